@@ -1,0 +1,213 @@
+"""The command line: one subcommand, one function. Nothing here computes; heavy modules are imported when needed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from inceptionv4.errors import Error, ImageError
+
+if TYPE_CHECKING:
+    from inceptionv4.inference import Prediction
+
+app = App(
+    name="inceptionv4",
+    help="Inception-v4, from a folder of labelled images to a classifier that answers.",
+    version=lambda: __import__("inceptionv4").__version__,
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+
+@app.command
+def train(
+    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    recipe: str | None = None,
+    config: Path | None = None,
+    data: str | None = None,
+    print_config: Flag = False,
+) -> None:
+    """Train a classifier, with any setting changed by --section.key value (--print-config lists them).
+
+    Parameters
+    ----------
+    recipe
+        Named settings: digits (the embedded images) or finetune (your own; the default).
+    config
+        A file of settings, such as a run's config.yaml.
+    data
+        Labelled images: a folder of class folders, a .zip of one, or digits. Short for --data.path.
+    print_config
+        Print the resolved settings, each with its meaning, and stop.
+    """
+    from inceptionv4.config import load_config
+    from inceptionv4.settings import Given, dump, read_options
+
+    overrides = read_options(settings)
+    if data is not None:
+        overrides["data.path"] = Given(data, "--data")
+    resolved = load_config(recipe, config, overrides)
+    if print_config:
+        print(dump(resolved), end="")
+        return
+    from inceptionv4.training.loop import train as run_training
+
+    print(run_training(resolved))
+
+
+@app.command
+def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "auto") -> None:
+    """Measure a model on labelled images: top-1, top-5 and loss over all of them.
+
+    Parameters
+    ----------
+    model
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), or a checkpoint file.
+    data
+        A folder of class folders, a .zip of one, or digits. Its val folder counts, if it has one.
+    json
+        Print one object: top1, top5, loss, images.
+    device
+        auto, cpu, or a device of torch's.
+    """
+    from inceptionv4.evaluation.evaluate import evaluate as measure
+
+    evaluation = measure(model, data, device=device)
+    if json:
+        print_json(asdict(evaluation.metrics))
+    else:
+        print(f"{evaluation.metrics}: {evaluation.images}")
+
+
+@app.command
+def predict(
+    model: str, /, *images: str, top: int = 5, json: Flag = False, csv: Flag = False, device: str = "auto"
+) -> None:
+    """Name what is in images.
+
+    Parameters
+    ----------
+    model
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), or a checkpoint file.
+    images
+        Image files, and folders of them.
+    top
+        How many classes to name for each image, best first.
+    json
+        Print an object a line: file, predictions (class, probability).
+    csv
+        Print a table with the columns file, rank, class, probability.
+    device
+        auto, cpu, or a device of torch's.
+    """
+    from inceptionv4.errors import UsageError
+    from inceptionv4.inference import Classifier, find_images
+
+    if json and csv:
+        raise UsageError("give --json or --csv, not both")
+    if not images:
+        raise UsageError("no images given: `inceptionv4 predict MODEL IMAGE...`")
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, got {top}")
+    files = find_images(images)
+    predictions = Classifier.load(model, device=device).predict(files, top=top)
+    show = print_json_lines if json else print_csv if csv else print_table
+    bad = show(predictions)
+    if bad:
+        raise ImageError(f"{bad} of {len(files)} images could not be read; the others are answered above")
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value))
+
+
+def print_json_lines(predictions: Iterator[Prediction]) -> int:
+    """A line an image, as soon as it is known; returns how many could not be read."""
+    bad = 0
+    for prediction in predictions:
+        line: dict[str, object] = {"file": prediction.file}
+        if prediction.error is not None:
+            bad += 1
+            line["error"] = prediction.error
+        else:
+            line["predictions"] = [{"class": guess.label, "probability": guess.probability} for guess in prediction.top]
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+    return bad
+
+
+def print_csv(predictions: Iterator[Prediction]) -> int:
+    """A line a class; an image that cannot be read is named on standard error. Returns how many."""
+    bad = 0
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["file", "rank", "class", "probability"])
+    for prediction in predictions:
+        if prediction.error is not None:
+            bad += 1
+            complain(prediction.error)
+        for rank, guess in enumerate(prediction.top, start=1):
+            table.writerow([prediction.file, rank, guess.label, f"{guess.probability:.6f}"])
+    return bad
+
+
+def print_table(predictions: Iterator[Prediction]) -> int:
+    """A row an image: the best class, its probability, the runners-up. Returns how many could not be read."""
+    bad = 0
+    table = Table("file", "class", "probability", "then", box=None, pad_edge=False)
+    for prediction in predictions:
+        if prediction.error is not None:
+            bad += 1
+            complain(prediction.error)
+            continue
+        others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
+        table.add_row(prediction.file, prediction.label, f"{prediction.probability:.1%}", others)
+    if table.row_count:
+        Console(soft_wrap=not sys.stdout.isatty(), markup=False).print(table)
+    return bad
+
+
+def complain(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM leaves by the front door, so that half-written files are removed."""
+    raise SystemExit(128 + number)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code that `inceptionv4.errors` lists. `--debug` shows tracebacks."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        complain(f"{error}\nTry `inceptionv4 --help`.")
+        sys.exit(2)
+    except Error as error:
+        if debug:
+            raise
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has enough, as `head` does.
+        sys.stdout = None
+        sys.exit(0)
+    sys.exit(0)

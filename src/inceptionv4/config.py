@@ -1,0 +1,131 @@
+"""Every setting of a training run, with its one default. Recipes and the command line only say what differs."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from inceptionv4.errors import ConfigError, UsageError
+from inceptionv4.settings import Given, Section, build, read_yaml, setting
+from inceptionv4.spec import Preprocessing
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Section):
+    path: str | None = setting(None, "folder or .zip of labelled images, or digits")
+    val_fraction: float = setting(0.2, "share held out of each class where the data has no val folder", above=0, below=1)
+    workers: int | None = setting(None, "processes that decode; null: one on a CPU, one a core on an accelerator", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Section):
+    """Random changes to training images, each drawn from (seed, epoch, image) alone."""
+
+    area: tuple[float, float] = setting((0.08, 1.0), "share of the image that the crop covers", above=0, at_most=1)
+    aspect: tuple[float, float] = setting((0.75, 1.333), "width over height of the crop", above=0)
+    flip: float = setting(0.5, "probability of a left-right flip", at_least=0, at_most=1)
+    rotate: float = setting(0.0, "largest rotation either way, degrees", at_least=0, at_most=180)
+    color: float = setting(0.0, "largest relative change of brightness, contrast and saturation", at_least=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("area", "aspect"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ConfigError(f"augment.{name} must run from low to high, got [{low:g}, {high:g}]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Section):
+    width: float = setting(1.0, "factor on the channels of every convolution; 1.0 is the paper's network", above=0, at_most=4)
+    dropout: float = setting(0.2, "probability of dropping a pooled feature", at_least=0, below=1)
+    weights: str | None = setting(None, "run or checkpoint to start from; its classifier is kept if the classes agree")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    name: Literal["adamw", "rmsprop"] = setting("adamw", "adamw, or rmsprop as TensorFlow defines it")
+    lr: float = setting(1e-3, "peak learning rate", above=0)
+    weight_decay: float = setting(0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0)
+    betas: tuple[float, float] = setting((0.9, 0.99), "adamw: decay of the mean and of the mean square", at_least=0, below=1)
+    momentum: float = setting(0.9, "rmsprop: momentum", at_least=0, below=1)
+    decay: float = setting(0.9, "rmsprop: decay of the mean square", at_least=0, below=1)
+    eps: float = setting(1e-8, "added to the root (adamw) or inside it (rmsprop; the paper's is 1.0)", above=0)
+    clip_norm: float | None = setting(1.0, "largest norm of the whole gradient; null: no limit", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Section):
+    epochs: int = setting(30, "passes over the training images", at_least=1)
+    warmup_epochs: float = setting(1.0, "linear rise of the learning rate from zero", at_least=0)
+    final_factor: float = setting(0.0, "learning rate at the end of the cosine, as a share of the peak", at_least=0, at_most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"schedule.warmup_epochs must be below schedule.epochs, got {self.warmup_epochs:g} and {self.epochs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Section):
+    batch_size: int = setting(32, "images a step", at_least=2)
+    label_smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
+    ema_decay: float = setting(0.999, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1)
+    precision: Precision = setting("auto", "fp32, bf16, or auto: bf16 where the device computes in it")
+    device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
+    recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
+    output: str = setting("runs", "folder of run folders")
+    seed: int = setting(0, "of weights, order and augmentation", at_least=0)
+    data: DataConfig = DataConfig()
+    image: Preprocessing = Preprocessing()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("inceptionv4") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(
+    recipe: str | None = None, file: Path | None = None, overrides: dict[str, Given] | None = None
+) -> Config:
+    """Resolve a run's settings: a recipe of the package or a file, then `overrides` on top.
+
+    Raises:
+        UsageError: no such recipe or file.
+        ConfigError: an unknown key, a wrong type, a value out of range; the message names the place.
+    """
+    if recipe is not None and file is not None:
+        raise UsageError("give --recipe or --config, not both; a file can hold all that a recipe does")
+    if file is not None:
+        name, source = file.stem, str(file)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the settings in {file}: {error}") from None
+    else:
+        name = recipe or "finetune"
+        if name not in recipes():
+            near = difflib.get_close_matches(name, recipes(), n=1)
+            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipes())}"
+            raise UsageError(f"no recipe {name!r}; {known}")
+        source = f"{name}.yaml"
+        text = (resources.files("inceptionv4") / "recipes" / source).read_text(encoding="utf-8")
+    given = {"recipe": Given(name, source)} | read_yaml(text, source) | (overrides or {})
+    return build(Config, given)

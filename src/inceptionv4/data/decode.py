@@ -1,0 +1,63 @@
+"""Bytes to an RGB picture, whatever the file: by its content, never by its name."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from inceptionv4.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""Decoders that are tried. Pillow knows more, some of which start other programs."""
+
+MAX_PIXELS = 2**27
+"""134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
+
+
+def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image.Image:
+    """The first picture in `content`, in mode RGB, upright if `exif_orientation`; `name` is what errors call it.
+
+    Transparency is dropped, as everywhere in the field: what lies under it counts. 16-bit grey keeps its upper byte.
+
+    Raises:
+        ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS`.
+    """
+    if not content:
+        raise ImageError(f"{name} is empty")
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is checked below; a palette with transparent bytes is no news to a user.
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+            image.load()
+            if exif_orientation:
+                image = ImageOps.exif_transpose(image)
+            return _to_rgb(image)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is no image: its content is none of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error) as error:
+        # What Pillow's decoders raise on damaged files, each its own.
+        raise ImageError(f"{name} cannot be decoded: {error}") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow would clip everything above 255 to white.
+        return image.point(lambda value: value / 256, "L").convert("RGB") if image.mode == "I;16" else _shift(image)
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
+
+
+def _shift(image: Image.Image) -> Image.Image:
+    return image.convert("I;16").point(lambda value: value / 256, "L").convert("RGB")

@@ -1,0 +1,56 @@
+"""Every error that this package raises on purpose, with the exit code of the command line.
+
+    Error                     1  anything that failed though it was asked for properly
+    ├── CheckpointError       1  a checkpoint that is damaged, or of another program
+    ├── RunError              1  a run folder that cannot be written
+    ├── UsageError            2  a command that asks for what is not there
+    │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
+    ├── DataError             3  a data set that cannot be used as it is
+    │   └── ImageError        3  one file that cannot be decoded
+    └── DivergedError         4  a loss that is no longer a number
+
+A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
+Interrupts exit as the shell expects: 130 after SIGINT, 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Anything that failed though it was asked for properly."""
+
+    exit_code = 1
+
+
+class CheckpointError(Error):
+    """A checkpoint that is damaged, or of another program."""
+
+
+class RunError(Error):
+    """A run folder that cannot be written."""
+
+
+class UsageError(Error):
+    """A command that asks for what is not there."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class DataError(Error):
+    """A data set that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class ImageError(DataError):
+    """One file that cannot be decoded."""
+
+
+class DivergedError(Error):
+    """A loss that is no longer a number."""
+
+    exit_code = 4

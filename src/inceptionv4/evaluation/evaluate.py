@@ -1,0 +1,86 @@
+"""How good a model is on labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from inceptionv4.data.index import Samples, read_dataset, relabel
+from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.transforms import normalize
+from inceptionv4.evaluation.metrics import Metrics, Sums
+from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.progress import Progress
+from inceptionv4.spec import Preprocessing
+from inceptionv4.weights.checkpoint import Checkpoint
+from inceptionv4.weights.load import load_model
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on which images."""
+
+    metrics: Metrics
+    images: str
+
+
+def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Evaluation:
+    """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
+
+    Where the images are the very ones that the model was trained on, only those held out then are counted.
+
+    Raises:
+        UsageError: no such model or device.
+        CheckpointError: the model is damaged.
+        DataError: the data cannot be used, or one of its images cannot be decoded.
+    """
+    on = select_device(device)
+    network, checkpoint = load_model(model)
+    samples, images = choose_images(data, checkpoint)
+    network.to(on.device, memory_format=on.memory_format)
+    with Progress("evaluating", total=len(samples)) as progress:
+        metrics = evaluate_network(network, samples, checkpoint.spec.preprocessing, on, progress=progress)
+    return Evaluation(metrics, images)
+
+
+def choose_images(data: str | Path, checkpoint: Checkpoint) -> tuple[Samples, str]:
+    """The images at `data` that say something about the model, labelled by its classes, and in words which they are."""
+    trained_on = checkpoint.training.get("data", {})
+    dataset = read_dataset(data, trained_on.get("val_fraction", 0.2))
+    if dataset.has_val_folder:
+        samples, words = dataset.val, f"the val folder of {data}"
+    elif dataset.train.fingerprint() == trained_on.get("fingerprint"):
+        samples, words = dataset.val, f"the images of {data} that were held out from training"
+    else:
+        samples, words = dataset.all(), f"all images of {data}"
+        if str(Path(data).resolve()) == trained_on.get("location"):
+            words += ", which changed since the model was trained there: it has seen many of these"
+    return relabel(samples, checkpoint.spec.classes), words
+
+
+@torch.inference_mode()
+def evaluate_network(
+    network: nn.Module,
+    samples: Samples,
+    preprocessing: Preprocessing,
+    device: Device,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Metrics of `network`, which is in evaluation mode and on `device`, over every one of `samples`."""
+    sums = Sums()
+    workers = device.default_workers() if workers is None else workers
+    for batch in evaluation_batches(samples, preprocessing, batch_size=BATCH_SIZE, workers=workers):
+        images = normalize(batch.images.to(device.device), preprocessing)
+        with device.autocast():
+            logits = network(images)
+        sums.add(logits, batch.labels.to(device.device))
+        if progress is not None:
+            progress.advance(len(batch))
+    return sums.divide()

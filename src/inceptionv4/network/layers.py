@@ -1,0 +1,146 @@
+"""The architecture as torch modules: one module a node kind, one `forward` for every branching block."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from inceptionv4.network.architecture import (
+    MIN_SIZE,
+    NORM_EPS,
+    STAGES,
+    AveragePool,
+    Branches,
+    Chain,
+    Convolution,
+    MaxPool,
+    Node,
+    Shape,
+    output_shape,
+    widen,
+)
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution without bias, batch norm, ReLU: the only layer with weights before the classifier."""
+
+    def __init__(self, in_channels: int, node: Convolution) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, node.channels, node.kernel, stride=node.stride, padding=node.pad, bias=False
+        )
+        self.norm = nn.BatchNorm2d(node.channels, eps=NORM_EPS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.relu(self.norm(self.conv(images)), inplace=True)
+
+
+class Concatenate(nn.ModuleList):
+    """Modules side by side on one input, their outputs concatenated by channel."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([branch(images) for branch in self], dim=1)
+
+
+def build(node: Node, in_channels: int) -> nn.Module:
+    """The torch module that computes `node` on `in_channels` channels."""
+    match node:
+        case Convolution():
+            return ConvNormReLU(in_channels, node)
+        case MaxPool():
+            return nn.MaxPool2d(3, stride=2)
+        case AveragePool():
+            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        case Chain(nodes):
+            modules = []
+            for part in nodes:
+                modules.append(build(part, in_channels))
+                in_channels = _channels(part, in_channels)
+            return nn.Sequential(*modules)
+        case Branches(nodes):
+            return Concatenate([build(part, in_channels) for part in nodes])
+
+
+def _channels(node: Node, in_channels: int) -> int:
+    return output_shape(node, (in_channels, MIN_SIZE, MIN_SIZE))[0]
+
+
+class InceptionV4(nn.Module):
+    """Inception-v4 (arXiv 1602.07261, figure 9): 149 convolutions, 42,679,816 parameters at its defaults.
+
+    Takes float images `(B, in_channels, H, W)`, `H` and `W` at least 75, normalised; returns logits
+    `(B, num_classes)`.
+
+    Args:
+        num_classes: outputs of the classifier.
+        in_channels: planes of an image.
+        dropout: probability of dropping a pooled feature. The paper keeps 80 %, so drops 0.2.
+        width: factor on every convolution's channels (in steps of 8); 1.0 is the paper's network.
+
+    Raises:
+        ValueError: an argument out of range; in `forward`, images of the wrong shape.
+    """
+
+    def __init__(
+        self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.2, width: float = 1.0
+    ) -> None:
+        super().__init__()
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(f"num_classes and in_channels must be at least 1, got {num_classes} and {in_channels}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if width <= 0:
+            raise ValueError(f"width must be above 0, got {width}")
+        self.in_channels = in_channels
+        channels = in_channels
+        stages: OrderedDict[str, nn.Module] = OrderedDict()
+        for stage in STAGES:
+            node = widen(stage.node, width)
+            stages[stage.name] = build(node, channels)
+            channels = _channels(node, channels)
+        self.num_features = channels
+        self.features = nn.Sequential(stages)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, num_classes)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Draw all weights anew from torch's global generator.
+
+        Convolutions: normal with variance 2 / fan_in (He et al., arXiv 1502.01852, section 2.2), which keeps
+        the second moment through a convolution and its ReLU, so that 149 layers neither fade nor explode.
+        Norms start as the identity. The classifier starts near zero (normal, 0.01), so that the first loss is
+        the logarithm of the number of classes.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.reset_parameters()
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images `(B, in_channels, H, W)` to feature maps `(B, 1536, h, w)`; 8 x 8 at 299 x 299."""
+        check_images(images.shape, self.in_channels)
+        features: Tensor = self.features(images)
+        return features
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images `(B, in_channels, H, W)` to pooled features `(B, 1536)`, before dropout."""
+        return self.forward_features(images).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(B, in_channels, H, W)` to logits `(B, num_classes)`."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(images)))
+        return logits
+
+
+def check_images(shape: torch.Size, in_channels: int) -> None:
+    """Raise ValueError unless `shape` is `(B, in_channels, H, W)` with H and W of at least 75."""
+    expected = f"(B, {in_channels}, H, W) with H and W of at least {MIN_SIZE}"
+    if len(shape) != 4 or shape[1] != in_channels or min(shape[2:]) < MIN_SIZE:
+        raise ValueError(f"images must be {expected}, got {tuple(shape)}")

@@ -1,0 +1,82 @@
+"""What the process computes on. This is the only file that names a kind of hardware."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from inceptionv4.config import Precision
+from inceptionv4.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device, the precision to compute in there, and the memory layout that its convolutions like."""
+
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    memory_format: torch.memory_format
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.autocast_dtype is torch.bfloat16 else "fp32"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute convolutions and matrix products in the chosen precision; a no-op for fp32."""
+        return torch.autocast(
+            self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
+        )
+
+    def default_workers(self) -> int:
+        """Decoding processes that keep the device busy: a CPU computes itself and can spare one."""
+        return 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
+
+    def describe(self) -> str:
+        if self.device.type == "cpu":
+            name = str(torch.cpu.get_capabilities().get("cpu_name", "CPU"))
+            return f"{name}, {torch.get_num_threads()} threads, {self.precision}"
+        return f"{self.device}, {self.precision}"
+
+
+def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
+    """The device called `name`; `auto` takes the first accelerator that torch finds, else the CPU.
+
+    Raises:
+        UsageError: there is no such device here, or it does not compute in the precision asked for.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        device = found if found is not None else torch.device("cpu")
+    else:
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"no device {name!r} here: {reason}; `auto` takes what there is") from None
+    bf16 = computes_bf16(device)
+    if precision == "bf16" and device.type != "cpu" and not bf16:
+        raise UsageError(f"{device} does not compute in bf16; use --training.precision fp32")
+    use_bf16 = precision == "bf16" or (precision == "auto" and bf16)
+    return Device(
+        device=device,
+        autocast_dtype=torch.bfloat16 if use_bf16 else None,
+        # Ascend has no channels-last kernels.
+        memory_format=torch.contiguous_format if device.type == "npu" else torch.channels_last,
+    )
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether `device` multiplies bf16 in hardware, so that it is faster than fp32 and not emulated."""
+    if device.type == "cpu":
+        can = torch.cpu.get_capabilities()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("arm_bf16"))
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "npu":
+        return bool(torch.npu.is_bf16_supported())
+    return False

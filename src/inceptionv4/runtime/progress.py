@@ -1,0 +1,69 @@
+"""Progress of long work on standard error: a bar on a terminal, now and then a line anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINES = 20
+"""Lines that the whole work prints where there is no terminal."""
+
+
+class Progress:
+    """Counts images towards `total`; a context manager, so that the bar is closed whatever happens.
+
+    `announce` prints a line that stays, above the bar.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.done = 0
+        self._started = time.monotonic()
+        self._lines = 0
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Bar | None = None
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.1f} img/s"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(title, total=total, rate=0.0)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, images: int, detail: str = "") -> None:
+        """Count `images` more; `detail` is shown beside the title."""
+        self.done += images
+        rate = self.done / max(time.monotonic() - self._started, 1e-9)
+        title = f"{self.title} {detail}".strip()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, description=title, rate=rate)
+        elif self.done * LINES >= (self._lines + 1) * self.total:
+            self._lines = self.done * LINES // self.total
+            left = timedelta(seconds=round((self.total - self.done) / rate))
+            print(f"{title}  {self.done:,}/{self.total:,} images  {rate:.1f} img/s  ETA {left}", file=sys.stderr, flush=True)
+
+    def announce(self, line: str) -> None:
+        """Print a line that stays."""
+        self._console.print(line, markup=False)

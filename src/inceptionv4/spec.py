@@ -1,0 +1,64 @@
+"""What travels with weights: all that is needed to rebuild the network and to prepare an image for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from inceptionv4.errors import ConfigError
+from inceptionv4.settings import Section, setting
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing(Section):
+    """How an image becomes the network's input when nothing is random. The defaults are those of the ImageNet weights.
+
+    The shorter side is resized to `floor(size / crop)` pixels, the central `size` x `size` square is cut out,
+    and a value v of 0..255 becomes `(v / 255 - mean) / std`.
+    """
+
+    size: int = setting(299, "height and width of the network's input, px", at_least=75)
+    crop: float = setting(0.875, "share of the shorter side that the evaluated square covers", above=0, at_most=1)
+    interpolation: Interpolation = setting("bicubic", "bilinear or bicubic")
+    mean: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "subtracted, of values in 0..1")
+    std: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "divided by", above=0)
+    exif_orientation: bool = setting(True, "turn photographs upright as their EXIF tag says, before anything else")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """`classes[i]` is the name of logit i; `width` is the network's; `origin` says where the weights come from."""
+
+    classes: tuple[str, ...]
+    width: float = 1.0
+    preprocessing: Preprocessing = Preprocessing()
+    origin: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `to_dict`, after JSON too. What an older version did not write keeps its default.
+
+        Raises:
+            ValueError: a key is unknown, a value is of the wrong type, or there are no classes.
+        """
+        pixels = values.get("preprocessing", {})
+        if unknown := set(values) - _names(cls) | set(pixels) - _names(Preprocessing):
+            raise ValueError(f"unknown keys in the model's specification: {', '.join(sorted(unknown))}")
+        if not values.get("classes"):
+            raise ValueError("the model's specification names no classes")
+        try:
+            preprocessing = Preprocessing(**pixels)
+        except ConfigError as error:
+            raise ValueError(f"the model's specification: {error}") from None
+        return cls(**{**values, "classes": tuple(values["classes"]), "preprocessing": preprocessing})
+
+
+def _names(kind: type[Any]) -> set[str]:
+    return {field.name for field in fields(kind)}

@@ -1,0 +1,169 @@
+"""Training: set up, then one loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inceptionv4.config import Config
+from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.loader import TrainingLoader
+from inceptionv4.data.transforms import normalize
+from inceptionv4.errors import ConfigError, DivergedError
+from inceptionv4.evaluation.evaluate import evaluate_network
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.spec import ModelSpec
+from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.optimizer import build_optimizer
+from inceptionv4.training.recorder import EpochRecord, Recorder, StepRecord
+from inceptionv4.training.run import create_run
+from inceptionv4.training.schedule import learning_rate
+from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
+from inceptionv4.weights.load import BEST, LAST, start_from
+
+
+def train(config: Config) -> Path:
+    """Train as `config` says, and return the run folder.
+
+    Every epoch ends with an evaluation on the held-out images and a checkpoint, `last`; the one with the highest
+    top-1 is kept as `best`. Where weights are averaged, the average is what is evaluated and saved.
+
+    Raises:
+        ConfigError: no data are named.
+        UsageError: no such device or starting weights.
+        DataError: the data cannot be used, or more than 1 % of the training images cannot be decoded.
+        RunError: the run folder cannot be written.
+        DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
+    """
+    if config.data.path is None:
+        raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
+    device = select_device(config.training.device, config.training.precision)
+    dataset = read_dataset(config.data.path, config.data.val_fraction)
+    spec = ModelSpec(
+        classes=dataset.classes,
+        width=config.model.width,
+        preprocessing=config.image,
+        origin=f"inceptionv4, recipe {config.recipe}",
+    )
+    torch.manual_seed(config.seed)
+    network = InceptionV4(len(spec.classes), dropout=config.model.dropout, width=config.model.width)
+    if config.model.weights is not None:
+        start_from(network, spec.classes, config.model.weights)
+    run = create_run(config, device)
+
+    network.to(device.device, memory_format=device.memory_format)
+    average = MovingAverage(network, config.training.ema_decay)
+    optimizer = build_optimizer(network, config.optimizer)
+    workers = device.default_workers() if config.data.workers is None else config.data.workers
+    loader = TrainingLoader(
+        dataset.train,
+        config.image,
+        config.augment,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        workers=workers,
+    )
+    epochs, steps = config.schedule.epochs, len(loader)
+    step, best = 0, (-1.0, 0.0)
+
+    with Recorder(run, images=epochs * steps * loader.batch_size, epochs=epochs) as recorder:
+        recorder.progress.announce(_opening(run, device, dataset, network))
+        for epoch in range(epochs):
+            epoch_started, losses = time.monotonic(), []
+            network.train()
+            for batch in loader.epoch(epoch):
+                rate = learning_rate(step, config, steps)
+                images = normalize(batch.images.to(device.device, non_blocking=True), config.image)
+                labels = batch.labels.to(device.device, non_blocking=True)
+                with device.autocast():
+                    logits = network(images)
+                loss = nn.functional.cross_entropy(
+                    logits.float(), labels, label_smoothing=config.training.label_smoothing
+                )
+                loss.backward()
+                gradient_norm = _clip_gradient(network, config.optimizer.clip_norm)
+                _check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                optimizer.zero_grad()
+                average.update()
+                step += 1
+                losses.append(loss.item())
+                recorder.step(StepRecord(epoch + 1, step, losses[-1], rate, gradient_norm, len(batch)))
+            train_seconds = time.monotonic() - epoch_started
+
+            metrics = evaluate_network(average.network, dataset.val, config.image, device, workers=workers)
+            is_best = (metrics.top1, -metrics.loss) > best
+            if is_best:
+                best = metrics.top1, -metrics.loss
+            progress = {"epoch": epoch + 1, "step": step, "metrics": asdict(metrics)}
+            checkpoint = Checkpoint(average.network.state_dict(), spec, _training_facts(config, dataset) | progress)
+            save_checkpoint(checkpoint, run / LAST)
+            if is_best:
+                save_checkpoint(checkpoint, run / BEST)
+            recorder.epoch(
+                EpochRecord(
+                    epoch=epoch + 1,
+                    step=step,
+                    train_loss=sum(losses) / max(len(losses), 1),
+                    val_loss=metrics.loss,
+                    top1=metrics.top1,
+                    top5=metrics.top5,
+                    learning_rate=optimizer.param_groups[0]["lr"],
+                    images_per_second=steps * loader.batch_size / train_seconds,
+                    skipped_images=len(loader.bad),
+                    seconds=time.monotonic() - epoch_started,
+                ),
+                metrics,
+                is_best,
+            )
+        for reason in loader.bad.values():
+            recorder.progress.announce(f"skipped: {reason}")
+    return run
+
+
+def _clip_gradient(network: nn.Module, largest: float | None) -> float:
+    """Scale the whole gradient down to norm `largest`, and return the norm that it had."""
+    return nn.utils.clip_grad_norm_(network.parameters(), math.inf if largest is None else largest).item()
+
+
+def _check_finite(loss: float, gradient_norm: float, step: int, samples: Samples, indices: Tensor) -> None:
+    """Stop before the optimizer would write a value that is no number into the weights."""
+    if math.isfinite(loss) and math.isfinite(gradient_norm):
+        return
+    names = ", ".join(samples.describe(index) for index in indices[:5].tolist())
+    raise DivergedError(
+        f"training diverged in step {step + 1}: loss {loss}, gradient norm {gradient_norm}; the batch of "
+        f"{len(indices)} begins with {names}; lower --optimizer.lr or raise --schedule.warmup_epochs "
+        f"(the last epoch's checkpoint is sound)"
+    )
+
+
+def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint says of its training: the settings, and by which images to tell the data again."""
+    return {
+        "config": asdict(config),
+        "data": {
+            "location": str(Path(dataset.train.source.location).resolve()),
+            "fingerprint": dataset.train.fingerprint(),
+            "val_fraction": config.data.val_fraction,
+        },
+    }
+
+
+def _opening(run: Path, device: Device, dataset: Dataset, network: nn.Module) -> str:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    ignored = f"\n{dataset.ignored} files ignored: no image's extension" if dataset.ignored else ""
+    return (
+        f"{run}: Inception-v4, {parameters:,} parameters, on {device.describe()}\n"
+        f"{dataset.train.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "
+        f"{len(dataset.val):,} held out ({dataset.layout}){ignored}"
+    )

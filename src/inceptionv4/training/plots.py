@@ -1,0 +1,46 @@
+"""The curves of a run, from what it wrote: they can be drawn again at any time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+
+def draw_curves(run: Path) -> str:
+    """Draw `plots/curves.png` from the run's `log.jsonl` and `results.csv`.
+
+    Returns what a user should know: nothing, or that matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # an extra, and slow to import
+    except ImportError:
+        return "no curves drawn: install the plots extra, `pip install inceptionv4[plots]`"
+
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
+        epochs = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure.suptitle(str(run))
+    loss, accuracy, rate = figure.subplots(1, 3)
+    done = [step["step"] for step in steps]
+    ends = [epoch["step"] for epoch in epochs]
+    loss.plot(done, [step["loss"] for step in steps], linewidth=0.7, alpha=0.5, color="tab:blue", label="training, a step")
+    loss.plot(ends, [epoch["train_loss"] for epoch in epochs], "o-", color="tab:blue", label="training, an epoch")
+    loss.plot(ends, [epoch["val_loss"] for epoch in epochs], "o-", color="tab:orange", label="held out")
+    # An untrained average can start orders of magnitude away from where it ends.
+    loss.set(title="loss", xlabel="step", yscale="log")
+    loss.legend(frameon=False)
+    best = max(epochs, key=lambda epoch: epoch["top1"])
+    accuracy.plot(ends, [100 * epoch["top5"] for epoch in epochs], "o-", color="tab:gray", label="top-5")
+    accuracy.plot(ends, [100 * epoch["top1"] for epoch in epochs], "o-", color="tab:orange", label="top-1")
+    accuracy.set(title=f"held out, best top-1 {best['top1']:.2%}", xlabel="step", ylabel="%", ylim=(0, 103))
+    accuracy.legend(frameon=False, loc="lower right")
+    rate.plot(done, [step["learning_rate"] for step in steps], color="tab:green")
+    rate.set(title="learning rate", xlabel="step", ylim=(0, None))
+    for axes in (loss, accuracy, rate):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(run / "plots" / "curves.png", dpi=120)
+    return ""

@@ -1,0 +1,101 @@
+"""Our checkpoint: one safetensors file, whose metadata holds the rest as JSON. No pickle, nothing executed.
+
+    tensors     the network's `state_dict`
+    metadata    format   "inceptionv4/1"
+                spec     ModelSpec
+                training config, epoch, step, metrics: whatever the writer knows, for people and for resuming
+                digest   SHA-256 over all of the above
+
+The digest makes a flipped bit an error instead of a slightly wrong network: safetensors itself has no checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inceptionv4.errors import CheckpointError
+from inceptionv4.runtime.files import write_whole
+from inceptionv4.spec import ModelSpec
+
+FORMAT = "inceptionv4/1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights by their names in the network, what they are for, and how they came to be."""
+
+    weights: Mapping[str, Tensor]
+    spec: ModelSpec
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `checkpoint` to `path`, whole or not at all.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", memory_format=torch.contiguous_format).contiguous()
+        for name, tensor in checkpoint.weights.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "spec": json.dumps(checkpoint.spec.to_dict()),
+        "training": json.dumps(dict(checkpoint.training)),
+    }
+    metadata["digest"] = _digest(tensors, metadata)
+    content = safetensors.torch.save(tensors, metadata)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_whole(path, write)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint of ours.
+
+    Raises:
+        CheckpointError: cut short, damaged in any byte, or not one of ours.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint ({error}); use another one of the run's checkpoints, or copy it again"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of {FORMAT.partition('/')[0]}")
+    digest = metadata.pop("digest", "")
+    if digest != _digest(tensors, metadata):
+        raise CheckpointError(
+            f"{path} is damaged: its contents do not match the checksum they were saved with; "
+            "use another one of the run's checkpoints, or copy it again"
+        )
+    try:
+        spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} was written by another version: {error}") from None
+    return Checkpoint(tensors, spec, json.loads(metadata.get("training", "{}")))
+
+
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of the metadata and of every tensor with its name, type and shape, in the order of names."""
+    sha = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
