@@ -77,7 +77,7 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     batch_size: int = setting(32, "images a step", at_least=2)
     label_smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
-    ema_decay: float = setting(0.999, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1)
+    ema_decay: float = setting(0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1)
     precision: Precision = setting("auto", "fp32, bf16, or auto: bf16 where the device computes in it")
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -171,14 +172,18 @@ def _is_section(hint: Any) -> bool:
 
 
 def _did_you_mean(key: str, known: list[str]) -> str:
-    """What to write instead: the nearest setting by its whole name or by its last part, else those of its section."""
-    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
-        return f"; did you mean {near[0]}?"
+    """What to write instead: the same name in its right section, the nearest name, else the names of the section."""
+    if inside := [other for other in known if other.startswith(key + ".")]:
+        return f"; it is a section, with {', '.join(inside)}"
     section, _, name = key.rpartition(".")
     last_parts = {other.rpartition(".")[2]: other for other in known}
-    if near := difflib.get_close_matches(name, last_parts, n=1):
-        return f"; did you mean {last_parts[near[0]]}?"
-    if siblings := [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == section]:
+    if name in last_parts:
+        return f"; did you mean {last_parts[name]}?"
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    for candidates in (siblings, last_parts):
+        if near := difflib.get_close_matches(name, candidates, n=1):
+            return f"; did you mean {candidates[near[0]]}?"
+    if siblings:
         return f"; {f'{section} has' if section else 'there are'} {', '.join(siblings)}"
     return "; --print-config lists them all"
 
@@ -225,6 +230,8 @@ def _check_limits(value: Any, limits: Mapping[str, float], key: str) -> None:
         for sign, limit in limits.items():
             if number is not None and not holds[sign](number, limit):
                 raise ConfigError(f"{key} must be {sign} {limit:g}, got {number:g}")
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{key} must be finite, got {number:g}")
 
 
 def dump(section: Section) -> str:

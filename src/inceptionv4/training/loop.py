@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, Samples, read_dataset
@@ -22,7 +22,7 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.average import MovingAverage
 from inceptionv4.training.optimizer import build_optimizer
-from inceptionv4.training.recorder import EpochRecord, Recorder, StepRecord
+from inceptionv4.training.recorder import Recorder, StepRecord
 from inceptionv4.training.run import create_run
 from inceptionv4.training.schedule import learning_rate
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
@@ -42,6 +42,7 @@ def train(config: Config) -> Path:
         RunError: the run folder cannot be written.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
     """
+    # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
         raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
     device = select_device(config.training.device, config.training.precision)
@@ -70,80 +71,60 @@ def train(config: Config) -> Path:
         seed=config.seed,
         workers=workers,
     )
-    epochs, steps = config.schedule.epochs, len(loader)
-    step, best = 0, (-1.0, 0.0)
+    epochs, step, best = config.schedule.epochs, 0, (-1.0, 0.0)
 
-    with Recorder(run, images=epochs * steps * loader.batch_size, epochs=epochs) as recorder:
-        recorder.progress.announce(_opening(run, device, dataset, network))
+    with Recorder(run, images=epochs * len(loader) * loader.batch_size, epochs=epochs) as recorder:
+        recorder.announce(_opening(run, device, dataset, network))
         for epoch in range(epochs):
-            epoch_started, losses = time.monotonic(), []
             network.train()
             for batch in loader.epoch(epoch):
-                rate = learning_rate(step, config, steps)
+                lr = learning_rate(step, config, len(loader))
                 images = normalize(batch.images.to(device.device, non_blocking=True), config.image)
                 labels = batch.labels.to(device.device, non_blocking=True)
                 with device.autocast():
                     logits = network(images)
-                loss = nn.functional.cross_entropy(
-                    logits.float(), labels, label_smoothing=config.training.label_smoothing
-                )
+                loss = cross_entropy(logits.float(), labels, label_smoothing=config.training.label_smoothing)
                 loss.backward()
-                gradient_norm = _clip_gradient(network, config.optimizer.clip_norm)
-                _check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
+                gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
+                check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = lr
                 optimizer.step()
                 optimizer.zero_grad()
                 average.update()
                 step += 1
-                losses.append(loss.item())
-                recorder.step(StepRecord(epoch + 1, step, losses[-1], rate, gradient_norm, len(batch)))
-            train_seconds = time.monotonic() - epoch_started
+                recorder.step(StepRecord(epoch + 1, step, loss.item(), lr, gradient_norm, len(batch)))
 
             metrics = evaluate_network(average.network, dataset.val, config.image, device, workers=workers)
+            facts = _training_facts(config, dataset) | {"epoch": epoch + 1, "step": step, "metrics": asdict(metrics)}
+            checkpoint = Checkpoint(average.network.state_dict(), spec, facts)
+            save_checkpoint(checkpoint, run / LAST)
             is_best = (metrics.top1, -metrics.loss) > best
             if is_best:
                 best = metrics.top1, -metrics.loss
-            progress = {"epoch": epoch + 1, "step": step, "metrics": asdict(metrics)}
-            checkpoint = Checkpoint(average.network.state_dict(), spec, _training_facts(config, dataset) | progress)
-            save_checkpoint(checkpoint, run / LAST)
-            if is_best:
                 save_checkpoint(checkpoint, run / BEST)
-            recorder.epoch(
-                EpochRecord(
-                    epoch=epoch + 1,
-                    step=step,
-                    train_loss=sum(losses) / max(len(losses), 1),
-                    val_loss=metrics.loss,
-                    top1=metrics.top1,
-                    top5=metrics.top5,
-                    learning_rate=optimizer.param_groups[0]["lr"],
-                    images_per_second=steps * loader.batch_size / train_seconds,
-                    skipped_images=len(loader.bad),
-                    seconds=time.monotonic() - epoch_started,
-                ),
-                metrics,
-                is_best,
-            )
-        for reason in loader.bad.values():
-            recorder.progress.announce(f"skipped: {reason}")
+            recorder.epoch(metrics, is_best, skipped=list(loader.bad.values()))
     return run
 
 
-def _clip_gradient(network: nn.Module, largest: float | None) -> float:
-    """Scale the whole gradient down to norm `largest`, and return the norm that it had."""
+def clip_gradient(network: nn.Module, largest: float | None) -> float:
+    """Scale the whole gradient down to norm `largest` (None: leave it), and return the norm that it had."""
     return nn.utils.clip_grad_norm_(network.parameters(), math.inf if largest is None else largest).item()
 
 
-def _check_finite(loss: float, gradient_norm: float, step: int, samples: Samples, indices: Tensor) -> None:
-    """Stop before the optimizer would write a value that is no number into the weights."""
+def check_finite(loss: float, gradient_norm: float, step: int, samples: Samples, indices: Tensor) -> None:
+    """Stop before the optimizer would write what is no number into the weights.
+
+    Raises:
+        DivergedError: naming the step and the samples.
+    """
     if math.isfinite(loss) and math.isfinite(gradient_norm):
         return
     names = ", ".join(samples.describe(index) for index in indices[:5].tolist())
     raise DivergedError(
-        f"training diverged in step {step + 1}: loss {loss}, gradient norm {gradient_norm}; the batch of "
-        f"{len(indices)} begins with {names}; lower --optimizer.lr or raise --schedule.warmup_epochs "
-        f"(the last epoch's checkpoint is sound)"
+        f"training diverged in step {step + 1}: loss {loss:g}, gradient norm {gradient_norm:g}; its {len(indices)} "
+        f"images begin with {names}; lower --optimizer.lr or raise --schedule.warmup_epochs "
+        "(the last epoch's checkpoint is sound)"
     )
 
 
@@ -161,9 +142,9 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def _opening(run: Path, device: Device, dataset: Dataset, network: nn.Module) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    ignored = f"\n{dataset.ignored} files ignored: no image's extension" if dataset.ignored else ""
+    ignored = f"; {dataset.ignored} other files ignored" if dataset.ignored else ""
     return (
         f"{run}: Inception-v4, {parameters:,} parameters, on {device.describe()}\n"
         f"{dataset.train.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "
-        f"{len(dataset.val):,} held out ({dataset.layout}){ignored}"
+        f"{len(dataset.val):,} held out ({dataset.layout}{ignored})"
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 def draw_curves(run: Path) -> str:
     """Draw `plots/curves.png` from the run's `log.jsonl` and `results.csv`.
 
-    Returns what a user should know: nothing, or that matplotlib is not installed.
+    Returns what a user should know: nothing, or that matplotlib is not installed. Before the end of the first epoch
+    there is nothing to draw.
     """
     try:
         from matplotlib.figure import Figure  # an extra, and slow to import
@@ -20,6 +21,9 @@ def draw_curves(run: Path) -> str:
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     with (run / "results.csv").open(encoding="utf-8", newline="") as file:
         epochs = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+    if not epochs:
+        return ""
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     figure.suptitle(str(run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,7 @@ class EpochRecord:
 
 
 class Recorder:
-    """Shows and writes the progress of a run over `images` training images; a context manager.
+    """Shows and writes the progress of a run over `images` training images in all; a context manager.
 
     Raises:
         RunError: the run folder cannot be written any more.
@@ -52,6 +53,8 @@ class Recorder:
     def __init__(self, run: Path, images: int, epochs: int) -> None:
         self.run, self.epochs = run, epochs
         self.progress = Progress("training", total=images)
+        self._steps: list[StepRecord] = []
+        self._epoch_started = self._last_step = time.monotonic()
         try:
             self._log = (run / "log.jsonl").open("w", encoding="utf-8", buffering=1)
             self._results = (run / "results.csv").open("w", encoding="utf-8", newline="", buffering=1)
@@ -59,7 +62,6 @@ class Recorder:
             raise RunError(f"cannot write in {run}: {error.strerror or error}") from None
         self._table = csv.DictWriter(self._results, [field.name for field in fields(EpochRecord)])
         self._table.writeheader()
-        self.records: list[EpochRecord] = []
 
     def __enter__(self) -> Recorder:
         self.progress.__enter__()
@@ -71,24 +73,47 @@ class Recorder:
         self.progress.__exit__(kind, error, traceback)
         self._log.close()
         self._results.close()
-        if self.records:
-            hint = draw_curves(self.run)
-            if hint:
-                self.progress.announce(hint)
+        if hint := draw_curves(self.run):
+            self.announce(hint)
+
+    def announce(self, line: str) -> None:
+        """Show a line that stays."""
+        self.progress.announce(line)
 
     def step(self, record: StepRecord) -> None:
+        """Write and show an optimizer step."""
+        self._steps.append(record)
+        self._last_step = time.monotonic()
         self._log.write(json.dumps(asdict(record)) + "\n")
-        detail = f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}"
-        self.progress.advance(record.images, detail)
+        self.progress.advance(record.images, f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}")
 
-    def epoch(self, record: EpochRecord, metrics: Metrics, best: bool) -> None:
-        self.records.append(record)
-        self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
-        skipped = f"  {record.skipped_images} images skipped" if record.skipped_images else ""
-        self.progress.announce(
-            f"epoch {record.epoch}/{self.epochs}  training loss {record.train_loss:.3f}  held out: {metrics}"
-            f"  {record.images_per_second:.1f} img/s{skipped}{'  best so far' if best else ''}"
+    def epoch(self, metrics: Metrics, best: bool, skipped: list[str]) -> None:
+        """Write and show the end of an epoch: the steps since the last one, and what the evaluation gave.
+
+        `skipped` are the reasons why training images were left out so far.
+        """
+        steps, now = self._steps, time.monotonic()
+        record = EpochRecord(
+            epoch=steps[-1].epoch,
+            step=steps[-1].step,
+            train_loss=sum(step.loss for step in steps) / len(steps),
+            val_loss=metrics.loss,
+            top1=metrics.top1,
+            top5=metrics.top5,
+            learning_rate=steps[-1].learning_rate,
+            images_per_second=sum(step.images for step in steps) / (self._last_step - self._epoch_started),
+            skipped_images=len(skipped),
+            seconds=now - self._epoch_started,
         )
+        self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
+        self.announce(
+            f"epoch {record.epoch}/{self.epochs}  training loss {record.train_loss:.3f}  held out: {metrics}  "
+            f"{record.images_per_second:.1f} img/s{'  best so far' if best else ''}"
+        )
+        if record.epoch == self.epochs:
+            for reason in skipped:
+                self.announce(f"skipped: {reason}")
+        self._steps, self._epoch_started = [], now
 
 
 def _rounded(value: float) -> float:

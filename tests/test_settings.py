@@ -1,0 +1,139 @@
+"""Settings: types, limits, places, suggestions, and the way to YAML and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inceptionv4.config import Config, load_config, recipes
+from inceptionv4.errors import ConfigError, UsageError
+from inceptionv4.settings import Given, build, dump, keys, read_options, read_yaml
+
+
+def load(text: str) -> Config:
+    return build(Config, read_yaml(text, "my.yaml"))
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_resolves_and_survives_yaml(recipe: str) -> None:
+    config = load_config(recipe)
+    assert config.recipe == recipe
+    assert build(Config, read_yaml(dump(config), "dumped")) == config
+
+
+@given(st.floats(1e-12, 1e12), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20), st.booleans())
+def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
+    config = Config(output=text)
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=number))
+    config = dataclasses.replace(config, image=dataclasses.replace(config.image, exif_orientation=flag))
+    assert build(Config, read_yaml(dump(config), "dumped")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer:\n  lr: -1", r"optimizer.lr must be > 0, got -1 \(my.yaml:2\)"),
+        ("optimizer:\n  lr: fast", r"optimizer.lr must be a number, got 'fast' \(my.yaml:2\)"),
+        ("optimizer:\n  lr: true", r"optimizer.lr must be a number, got True \(my.yaml:2\)"),
+        ("optimizer:\n  lr: .nan", r"optimizer.lr must be > 0, got nan \(my.yaml:2\)"),
+        ("optimizer:\n  lr: .inf", r"optimizer.lr must be finite, got inf \(my.yaml:2\)"),
+        ("image:\n  size: 74", r"image.size must be >= 75, got 74 \(my.yaml:2\)"),
+        ("image:\n  size: 299.5", r"image.size must be a whole number, got 299.5 \(my.yaml:2\)"),
+        ("optimizer:\n  name: adam", r"one of adamw, rmsprop, got 'adam'; did you mean adamw\? \(my.yaml:2\)"),
+        ("image:\n  mean: [0.5]", r"image.mean must be a list of 3, got \[0.5\] \(my.yaml:2\)"),
+        ("augment:\n\n  area: [0.1, 2]", r"augment.area must be <= 1, got 2 \(my.yaml:3\)"),
+        ("augment:\n  area: [0.5, 0.1]", r"augment.area must run from low to high, got \[0.5, 0.1\]"),
+        ("schedule:\n  epochs: 1", r"schedule.warmup_epochs must be below schedule.epochs, got 1 and 1"),
+        ("optimiser:\n  lr: 1", r"unknown setting optimiser.lr \(my.yaml:2\); did you mean optimizer.lr\?"),
+        ("optimizer:\n  epochs: 1", r"unknown setting optimizer.epochs \(my.yaml:2\); did you mean schedule.epochs\?"),
+        ("epochs: 1", r"unknown setting epochs \(my.yaml:1\); did you mean schedule.epochs\?"),
+        ("optimizer:\n  zzz: 1", r"unknown setting optimizer.zzz \(my.yaml:2\); optimizer has name, lr,"),
+        ("optimizer: 3", r"unknown setting optimizer \(my.yaml:1\); it is a section"),
+        ("seed: 1\nseed: 2", r"seed is given twice, in lines 1 and 2 of my.yaml"),
+        ("a: [1", r"my.yaml:1 is not YAML"),
+        ("- 1", r"my.yaml:1 must be `key: value` pairs"),
+    ],
+)
+def test_a_bad_setting_says_what_where_and_how_to_mend_it(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(text)
+
+
+def test_what_yaml_blurs_is_understood() -> None:
+    config = load("optimizer: {lr: 1e-3, clip_norm: null}\nimage: {std: [1, 1, 1]}\ndata: {path: 2024}")
+    assert config.optimizer.lr == 1e-3
+    assert config.optimizer.clip_norm is None
+    assert config.image.std == (1.0, 1.0, 1.0)
+    assert config.data.path == "2024"
+
+
+def test_values_are_checked_however_a_section_is_made() -> None:
+    with pytest.raises(ConfigError, match="batch_size must be >= 2, got 1"):
+        dataclasses.replace(Config().training, batch_size=1)
+
+
+def test_options() -> None:
+    given_settings = read_options(("--optimizer.lr", "3", "--augment.area=[0.1, 1]", "--model.weights", "null", "--training.batch-size", "8"))
+    config = build(Config, given_settings)
+    assert (config.optimizer.lr, config.augment.area, config.training.batch_size) == (3.0, (0.1, 1.0), 8)
+    assert config.model.weights is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (("--seed",), "--seed needs a value"),
+        (("seed", "1"), "unexpected argument 'seed'"),
+        (("--seed", "1", "--seed=2"), "--seed is given twice"),
+    ],
+)
+def test_bad_options(tokens: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_options(tokens)
+
+
+def mutations(key: str) -> list[str]:
+    """`key` with a letter dropped, doubled, or swapped with the next."""
+    section, dot, name = key.rpartition(".")
+    changed = set()
+    for i in range(len(name)):
+        changed |= {name[:i] + name[i + 1 :], name[:i] + name[i] + name[i:]}
+        changed |= {name[:i] + name[i + 1] + name[i] + name[i + 2 :]} if i + 1 < len(name) else set()
+    return [section + dot + new for new in sorted(changed) if new and new != name]
+
+
+def test_nine_typos_in_ten_get_the_right_suggestion() -> None:
+    known = list(keys(Config))
+    right = total = 0
+    for key in known:
+        for typo in mutations(key):
+            if typo in known:
+                continue
+            with pytest.raises(ConfigError) as error:
+                build(Config, {typo: Given(1, "here")})
+            total += 1
+            right += f"did you mean {key}?" in str(error.value)
+    assert total > 500
+    assert right / total >= 0.9, f"{right} of {total}"
+
+
+def test_recipes_and_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no recipe 'digit'; did you mean digits\?"):
+        load_config("digit")
+    with pytest.raises(UsageError, match="not both"):
+        load_config("digits", tmp_path / "a.yaml")
+    with pytest.raises(UsageError, match="cannot read the settings in"):
+        load_config(file=tmp_path / "missing.yaml")
+    (tmp_path / "mine.yaml").write_text("seed: 3\n")
+    config = load_config(file=tmp_path / "mine.yaml", overrides={"data.path": Given("x", "--data")})
+    assert (config.recipe, config.seed, config.data.path) == ("mine", 3, "x")
+
+
+def test_defaults_pass_their_own_checks() -> None:
+    config: Any = Config()
+    assert dataclasses.asdict(build(Config, {})) == dataclasses.asdict(config)
