@@ -1,4 +1,4 @@
-"""What several tests need: photographs as a data set, a small trained-looking model, and the command line in-process."""
+"""What several tests need: photographs as a data set, a small model, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTURES = ("brick", "grass", "gravel")
 
 @pytest.fixture(scope="session")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of JPEGs, train/ and val/, cut from three photographs: the left of each is trained on, the right is not."""
+    """JPEGs in train/ and val/, cut from three photographs: the left of each is trained on, the right is not."""
     root = tmp_path_factory.mktemp("textures")
     generator = np.random.default_rng(0)
     for name in TEXTURES:

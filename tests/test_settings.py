@@ -26,7 +26,11 @@ def test_every_recipe_resolves_and_survives_yaml(recipe: str) -> None:
     assert build(Config, read_yaml(dump(config), "dumped")) == config
 
 
-@given(st.floats(1e-12, 1e12), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20), st.booleans())
+@given(
+    st.floats(1e-12, 1e12),
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20),
+    st.booleans(),
+)
 def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
     config = Config(output=text)
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, lr=number))
@@ -78,7 +82,9 @@ def test_values_are_checked_however_a_section_is_made() -> None:
 
 
 def test_options() -> None:
-    given_settings = read_options(("--optimizer.lr", "3", "--augment.area=[0.1, 1]", "--model.weights", "null", "--training.batch-size", "8"))
+    given_settings = read_options(
+        ("--optimizer.lr", "3", "--augment.area=[0.1, 1]", "--model.weights", "null", "--training.batch-size", "8")
+    )
     config = build(Config, given_settings)
     assert (config.optimizer.lr, config.augment.area, config.training.batch_size) == (3.0, (0.1, 1.0), 8)
     assert config.model.weights is None

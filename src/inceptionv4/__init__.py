@@ -28,7 +28,7 @@ _HOMES = {
     "load_config": "inceptionv4.config",
     "train": "inceptionv4.training.loop",
 }
-__all__ = ["Classifier", "InceptionV4", "evaluate", "load_config", "train"]  # noqa: F822 - imported on demand
+__all__ = ["Classifier", "InceptionV4", "evaluate", "load_config", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,12 @@ Precision = Literal["auto", "fp32", "bf16"]
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
     path: str | None = setting(None, "folder or .zip of labelled images, or digits")
-    val_fraction: float = setting(0.2, "share held out of each class where the data has no val folder", above=0, below=1)
-    workers: int | None = setting(None, "processes that decode; null: one on a CPU, one a core on an accelerator", at_least=0)
+    val_fraction: float = setting(
+        0.2, "share held out of each class where the data has no val folder", above=0, below=1
+    )
+    workers: int | None = setting(
+        None, "processes that decode; null: one on a CPU, one a core on an accelerator", at_least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,9 @@ class AugmentConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
-    width: float = setting(1.0, "factor on the channels of every convolution; 1.0 is the paper's network", above=0, at_most=4)
+    width: float = setting(
+        1.0, "factor on the channels of every convolution; 1.0 is the paper's network", above=0, at_most=4
+    )
     dropout: float = setting(0.2, "probability of dropping a pooled feature", at_least=0, below=1)
     weights: str | None = setting(None, "run or checkpoint to start from; its classifier is kept if the classes agree")
 
@@ -51,8 +57,12 @@ class ModelConfig(Section):
 class OptimizerConfig(Section):
     name: Literal["adamw", "rmsprop"] = setting("adamw", "adamw, or rmsprop as TensorFlow defines it")
     lr: float = setting(1e-3, "peak learning rate", above=0)
-    weight_decay: float = setting(0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0)
-    betas: tuple[float, float] = setting((0.9, 0.99), "adamw: decay of the mean and of the mean square", at_least=0, below=1)
+    weight_decay: float = setting(
+        0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0
+    )
+    betas: tuple[float, float] = setting(
+        (0.9, 0.99), "adamw: decay of the mean and of the mean square", at_least=0, below=1
+    )
     momentum: float = setting(0.9, "rmsprop: momentum", at_least=0, below=1)
     decay: float = setting(0.9, "rmsprop: decay of the mean square", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root (adamw) or inside it (rmsprop; the paper's is 1.0)", above=0)
@@ -63,7 +73,9 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     epochs: int = setting(30, "passes over the training images", at_least=1)
     warmup_epochs: float = setting(1.0, "linear rise of the learning rate from zero", at_least=0)
-    final_factor: float = setting(0.0, "learning rate at the end of the cosine, as a share of the peak", at_least=0, at_most=1)
+    final_factor: float = setting(
+        0.0, "learning rate at the end of the cosine, as a share of the peak", at_least=0, at_most=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +89,9 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     batch_size: int = setting(32, "images a step", at_least=2)
     label_smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
-    ema_decay: float = setting(0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1)
+    ema_decay: float = setting(
+        0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
+    )
     precision: Precision = setting("auto", "fp32, bf16, or auto: bf16 where the device computes in it")
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
 

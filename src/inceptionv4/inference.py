@@ -58,7 +58,8 @@ class Classifier:
     def __init__(self, network: InceptionV4, spec: ModelSpec, device: Device) -> None:
         self.spec = spec
         self.device = device
-        self.network = network.eval().to(device.device, memory_format=device.memory_format)
+        self.network = network.eval()
+        device.place(self.network)
 
     @classmethod
     def load(cls, model: str | Path, *, device: str = "auto") -> Classifier:
@@ -100,7 +101,7 @@ class Classifier:
         """uint8 `(B, size, size, 3)` to float32 probabilities `(B, classes)` on the CPU."""
         with torch.inference_mode(), self.device.autocast():
             batch = torch.from_numpy(images).to(self.device.device)
-            logits = self.network(normalize(batch, self.spec.preprocessing))
+            logits: torch.Tensor = self.network(normalize(batch, self.spec.preprocessing))
         return logits.float().softmax(dim=1).cpu()
 
     def _guess(self, images: np.ndarray, top: int) -> list[tuple[Guess, ...]]:

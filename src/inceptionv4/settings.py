@@ -36,7 +36,8 @@ def setting(
     """A dataclass field with its default, one line of documentation, and the limits of its number or numbers."""
     limits = {">": above, ">=": at_least, "<": below, "<=": at_most}
     metadata = {"doc": doc, "limits": {sign: limit for sign, limit in limits.items() if limit is not None}}
-    return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
+    field: T = dataclasses.field(default=default, metadata=metadata)
+    return field
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_warm_up_and_cosine(step: int, expected: float) -> None:
 def test_without_warm_up_it_starts_at_the_peak_and_only_falls() -> None:
     rates = [learning_rate(step, config(epochs=3, warmup_epochs=0), 5) for step in range(15)]
     assert rates[0] == 0.4
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates))
     assert rates[-1] == pytest.approx(0.2 * (1 + math.cos(math.pi * 14 / 15)))
 
 

@@ -31,7 +31,7 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
         with warnings.catch_warnings():
             # Our own limit is checked below; a palette with transparent bytes is no news to a user.
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")

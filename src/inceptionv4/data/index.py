@@ -19,7 +19,9 @@ import numpy as np
 from inceptionv4.data.sources import Source, open_source
 from inceptionv4.errors import DataError
 
-EXTENSIONS = frozenset(".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm".split())
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
+)
 TRAIN_FOLDERS = ("train", "training")
 VAL_FOLDERS = ("val", "valid", "validation", "dev", "test", "eval")
 
@@ -175,7 +177,9 @@ def _hold_out(
     """
     train, val = {}, {}
     for name, paths in found.items():
-        ranked = sorted(paths, key=lambda path: hashlib.sha256(path[len(folder) :].encode(errors="surrogateescape")).digest())
+        ranked = sorted(
+            paths, key=lambda path: hashlib.sha256(path[len(folder) :].encode(errors="surrogateescape")).digest()
+        )
         count = min(max(round(len(paths) * fraction), 1), len(paths) - 1)
         train[name], val[name] = sorted(ranked[count:]), sorted(ranked[:count])
     return train, {name: paths for name, paths in val.items() if paths}

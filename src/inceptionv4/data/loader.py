@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ MAX_BAD_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images `(B, size, size, 3)`, int64 labels `(B,)` and sample numbers `(B,)`, and what could not be decoded."""
+    """uint8 images `(B, size, size, 3)`, int64 labels and sample numbers `(B,)`, and why others have no pixels."""
 
     images: Tensor
     labels: Tensor
@@ -39,10 +40,12 @@ Key = tuple[int, int]
 """Epoch and sample number: all that a training sample depends on, apart from the seed."""
 
 
-class Prepared(Dataset[tuple[int, np.ndarray | str]]):
+class Prepared(Dataset[Any]):
     """Sample by key: its number, and its pixels or the reason why there are none."""
 
-    def __init__(self, samples: Samples, crop: Callable[[Image.Image, Key], np.ndarray], exif_orientation: bool) -> None:
+    def __init__(
+        self, samples: Samples, crop: Callable[[Image.Image, Key], np.ndarray], exif_orientation: bool
+    ) -> None:
         self.samples, self.crop, self.exif_orientation = samples, crop, exif_orientation
 
     def __getitem__(self, key: Key) -> tuple[int, np.ndarray | str]:
@@ -173,7 +176,9 @@ def evaluation_batches(
     Raises:
         ImageError: an image cannot be decoded; the message names it.
     """
-    keys = Keys(lambda _: [list(range(i, min(i + batch_size, len(samples)))) for i in range(0, len(samples), batch_size)])
+    keys = Keys(
+        lambda _: [list(range(i, min(i + batch_size, len(samples)))) for i in range(0, len(samples), batch_size)]
+    )
     dataset = Prepared(samples, EvaluationCrop(preprocessing), preprocessing.exif_orientation)
     for batch in _data_loader(dataset, keys, Collate(samples.labels, preprocessing.size), workers):
         for reason in batch.bad.values():
@@ -184,7 +189,7 @@ def evaluation_batches(
 def _data_loader(dataset: Prepared, keys: Keys, collate: Collate, workers: int) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
-        batch_sampler=keys,  # type: ignore[arg-type]  # torch types it as batches of ints; ours are keys
+        batch_sampler=keys,
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,

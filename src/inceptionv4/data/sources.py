@@ -108,7 +108,7 @@ class ZipSource:
             self._archive()
 
     def _archive(self) -> zipfile.ZipFile:
-        """This process's own handle: a forked one would share its file offset with the parent."""
+        """The process's own handle: a forked one would share its file offset with the parent."""
         if self._open is None or self._open[0] != os.getpid():
             try:
                 self._open = os.getpid(), zipfile.ZipFile(self.path)
@@ -128,9 +128,7 @@ class ZipSource:
         with self._lock:
             members = [member.filename for member in self._archive().infolist() if not member.is_dir()]
         return sorted(
-            path
-            for path in members
-            if not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+            path for path in members if not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
         )
 
     def read(self, path: str) -> bytes:

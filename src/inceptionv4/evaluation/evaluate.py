@@ -42,7 +42,7 @@ def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Ev
     on = select_device(device)
     network, checkpoint = load_model(model)
     samples, images = choose_images(data, checkpoint)
-    network.to(on.device, memory_format=on.memory_format)
+    on.place(network)
     with Progress("evaluating", total=len(samples)) as progress:
         metrics = evaluate_network(network, samples, checkpoint.spec.preprocessing, on, progress=progress)
     return Evaluation(metrics, images)

@@ -27,9 +27,7 @@ class ConvNormReLU(nn.Module):
 
     def __init__(self, in_channels: int, node: Convolution) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, node.channels, node.kernel, stride=node.stride, padding=node.pad, bias=False
-        )
+        self.conv = nn.Conv2d(in_channels, node.channels, node.kernel, stride=node.stride, padding=node.pad, bias=False)
         self.norm = nn.BatchNorm2d(node.channels, eps=NORM_EPS)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from inceptionv4.config import Precision
 from inceptionv4.errors import UsageError
@@ -30,6 +31,11 @@ class Device:
         return torch.autocast(
             self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
         )
+
+    def place(self, network: nn.Module) -> None:
+        """Move `network` to the device, in its memory layout."""
+        network.to(self.device)
+        network.to(memory_format=self.memory_format)
 
     def default_workers(self) -> int:
         """Decoding processes that keep the device busy: a CPU computes itself and can spare one."""
@@ -76,7 +82,7 @@ def computes_bf16(device: torch.device) -> bool:
         can = torch.cpu.get_capabilities()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("arm_bf16"))
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "npu":
-        return bool(torch.npu.is_bf16_supported())
+        return bool(torch.npu.is_bf16_supported())  # type: ignore[attr-defined]  # torch_npu adds it
     return False

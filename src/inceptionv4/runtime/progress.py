@@ -62,7 +62,11 @@ class Progress:
         elif self.done * LINES >= (self._lines + 1) * self.total:
             self._lines = self.done * LINES // self.total
             left = timedelta(seconds=round((self.total - self.done) / rate))
-            print(f"{title}  {self.done:,}/{self.total:,} images  {rate:.1f} img/s  ETA {left}", file=sys.stderr, flush=True)
+            print(
+                f"{title}  {self.done:,}/{self.total:,} images  {rate:.1f} img/s  ETA {left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def announce(self, line: str) -> None:
         """Print a line that stays."""

@@ -59,7 +59,7 @@ def train(config: Config) -> Path:
         start_from(network, spec.classes, config.model.weights)
     run = create_run(config, device)
 
-    network.to(device.device, memory_format=device.memory_format)
+    device.place(network)
     average = MovingAverage(network, config.training.ema_decay)
     optimizer = build_optimizer(network, config.optimizer)
     workers = device.default_workers() if config.data.workers is None else config.data.workers
@@ -84,7 +84,7 @@ def train(config: Config) -> Path:
                 with device.autocast():
                     logits = network(images)
                 loss = cross_entropy(logits.float(), labels, label_smoothing=config.training.label_smoothing)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
                 check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
                 for group in optimizer.param_groups:
@@ -142,7 +142,7 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def _opening(run: Path, device: Device, dataset: Dataset, network: nn.Module) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    ignored = f"; {dataset.ignored} other files ignored" if dataset.ignored else ""
+    ignored = f"; other files ignored: {dataset.ignored}" if dataset.ignored else ""
     return (
         f"{run}: Inception-v4, {parameters:,} parameters, on {device.describe()}\n"
         f"{dataset.train.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "

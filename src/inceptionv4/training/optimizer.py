@@ -15,9 +15,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     """The optimizer that `config` names, at its peak learning rate, over the two groups of `parameter_groups`."""
     groups = parameter_groups(network, config.weight_decay)
     if config.name == "rmsprop":
-        return RMSpropTF(
-            groups, lr=config.lr, decay=config.decay, momentum=config.momentum, eps=config.eps
-        )
+        return RMSpropTF(groups, lr=config.lr, decay=config.decay, momentum=config.momentum, eps=config.eps)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
@@ -70,7 +68,7 @@ class RMSpropTF(torch.optim.Optimizer):
                 if not self.state[weight]:
                     self.state[weight]["square"] = torch.ones_like(weight)
                     self.state[weight]["velocity"] = torch.zeros_like(weight)
-            gradients = [weight.grad for weight in weights]
+            gradients: list[Tensor] | tuple[Tensor, ...] = [weight.grad for weight in weights]
             squares = [self.state[weight]["square"] for weight in weights]
             velocities = [self.state[weight]["velocity"] for weight in weights]
             if group["weight_decay"]:

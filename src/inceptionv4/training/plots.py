@@ -30,7 +30,9 @@ def draw_curves(run: Path) -> str:
     loss, accuracy, rate = figure.subplots(1, 3)
     done = [step["step"] for step in steps]
     ends = [epoch["step"] for epoch in epochs]
-    loss.plot(done, [step["loss"] for step in steps], linewidth=0.7, alpha=0.5, color="tab:blue", label="training, a step")
+    loss.plot(
+        done, [step["loss"] for step in steps], linewidth=0.7, alpha=0.5, color="tab:blue", label="training, a step"
+    )
     loss.plot(ends, [epoch["train_loss"] for epoch in epochs], "o-", color="tab:blue", label="training, an epoch")
     loss.plot(ends, [epoch["val_loss"] for epoch in epochs], "o-", color="tab:orange", label="held out")
     # An untrained average can start orders of magnitude away from where it ends.

@@ -1,12 +1,12 @@
 """A run folder: everything that a training writes, and nothing outside it.
 
-    runs/<recipe>/<n>/
-        config.yaml         the resolved settings; `train --config` on it repeats the run
-        environment.json    versions, machine, command
-        log.jsonl           a line a step
-        results.csv         a line an epoch
-        checkpoints/        best.safetensors, last.safetensors
-        plots/curves.png    loss, accuracy, learning rate
+runs/<recipe>/<n>/
+    config.yaml         the resolved settings; `train --config` on it repeats the run
+    environment.json    versions, machine, command
+    log.jsonl           a line a step
+    results.csv         a line an epoch
+    checkpoints/        best.safetensors, last.safetensors
+    plots/curves.png    loss, accuracy, learning rate
 """
 
 from __future__ import annotations

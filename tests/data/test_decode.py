@@ -1,0 +1,117 @@
+"""Decoding: every mode and format against Pillow, upright photographs, and files that are not what they seem."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from inceptionv4.data.decode import decode
+from inceptionv4.errors import ImageError
+
+
+def encode(image: Image.Image, format: str, **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format, **options)
+    return content.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Image.Image:
+    return Image.fromarray(skimage.data.chelsea())
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [
+        *[(mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA")],
+        *[(mode, "JPEG") for mode in ("L", "RGB", "CMYK")],
+        *[(mode, "WEBP") for mode in ("RGB", "RGBA")],
+        *[(mode, "TIFF") for mode in ("L", "RGB", "CMYK")],
+        *[(mode, "GIF") for mode in ("L", "P")],
+        ("RGB", "BMP"),
+        ("RGB", "PPM"),
+    ],
+)
+def test_every_mode_becomes_the_rgb_that_pillow_sees(photograph: Image.Image, mode: str, format: str) -> None:
+    content = encode(photograph.convert(mode), format)
+    image = decode(content, "a")
+    assert image.mode == "RGB"
+    assert np.array_equal(image, Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def test_sixteen_bit_grey_keeps_its_upper_byte() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    for format in ("PNG", "TIFF"):
+        image = decode(encode(Image.fromarray(values), format), "a")
+        assert np.array_equal(np.asarray(image)[..., 0], values >> 8), format
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_photographs_stand_upright(orientation: int, format: str) -> None:
+    """The reference is EXIF's own table: which corner of the picture the first row and column of the file are."""
+    upright = np.zeros((24, 16, 3), np.uint8)
+    upright[:8] = (250, 0, 0)
+    upright[:, :4] = (0, 0, 250)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif, quality=95, lossless=True)
+    turned = np.asarray(decode(content, "a")).astype(int)
+    assert turned.shape == upright.shape
+    assert abs(turned - upright).mean() < 12
+    as_stored = np.asarray(decode(content, "a", exif_orientation=False)).astype(int)
+    assert as_stored.shape == stored.shape
+    assert abs(as_stored - stored).mean() < 12
+
+
+def test_the_content_counts_and_not_the_name(photograph: Image.Image) -> None:
+    assert decode(encode(photograph, "PNG"), "n02105855_2933.JPEG").size == photograph.size
+
+
+def test_an_animation_is_its_first_picture() -> None:
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(content, "a").getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_file_is_an_error_wherever_it_ends(photograph: Image.Image, format: str) -> None:
+    content = encode(photograph, format)
+    for part in range(20):
+        with pytest.raises(ImageError, match=r"^cat\.jpg "):
+            decode(content[: len(content) * part // 20], "cat.jpg")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"hello, I am no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" + b"\0" * 40]
+)
+def test_what_is_no_image_is_an_error_that_names_it(content: bytes) -> None:
+    with pytest.raises(ImageError, match=r"^some/file\.png (is empty|is no image|cannot be decoded)"):
+        decode(content, "some/file.png")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    for side in (12_000, 20_000):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+        with pytest.raises(ImageError, match="the limit is"):
+            decode(content, "bomb.png")

@@ -1,0 +1,70 @@
+"""Devices: what is chosen, what is refused, and that hardware is named in one file only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import inceptionv4
+from inceptionv4.errors import UsageError
+from inceptionv4.runtime import device
+from inceptionv4.runtime.device import select_device
+
+SOURCES = Path(inceptionv4.__file__).parent
+
+
+def test_hardware_has_one_home() -> None:
+    named = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if re.search(r"torch\.(cuda|npu)\b|torch_npu|[\"'](cuda|npu)", path.read_text())
+    }
+    assert named == {"runtime/device.py"}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ({}, "fp32"),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert select_device("cpu").precision == precision
+    assert select_device("cpu", "fp32").precision == "fp32"
+    assert select_device("cpu", "bf16").precision == "bf16"
+
+
+def test_autocast_is_one_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = torch.nn.Linear(2, 2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with select_device("cpu", precision).autocast():  # type: ignore[arg-type]
+            assert layer(torch.zeros(1, 2)).dtype is dtype
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "gpu", "npu"])
+def test_a_device_that_is_not_here_is_refused(name: str) -> None:
+    if name.startswith("cuda") and torch.cuda.device_count() > 7:
+        pytest.skip("it is here")
+    if name == "cuda" and torch.cuda.is_available():
+        pytest.skip("it is here")
+    with pytest.raises(UsageError, match=f"no device '{name}' here: .*; `auto` takes what there is"):
+        select_device(name)
+
+
+def test_auto_takes_the_accelerator_that_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("npu", 0))
+    monkeypatch.setattr(device, "computes_bf16", lambda _: False)
+    chosen = select_device()
+    assert (chosen.device.type, chosen.precision) == ("npu", "fp32")
+    assert chosen.memory_format is torch.contiguous_format
+    with pytest.raises(UsageError, match="does not compute in bf16"):
+        select_device("auto", "bf16")

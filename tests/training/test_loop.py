@@ -1,0 +1,175 @@
+"""Training as a whole: it learns, it writes a complete run, it stops before damage."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inceptionv4.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    load_config,
+)
+from inceptionv4.errors import ConfigError, DivergedError, RunError
+from inceptionv4.evaluation.evaluate import evaluate
+from inceptionv4.spec import Preprocessing
+from inceptionv4.training import loop
+from inceptionv4.training.loop import train
+from inceptionv4.weights.checkpoint import load_checkpoint
+
+
+def config(data: Path, output: Path) -> Config:
+    """A quarter of the width, one batch of epochs: seconds on two cores."""
+    return Config(
+        recipe="test",
+        output=str(output),
+        data=DataConfig(path=str(data), workers=0),
+        image=Preprocessing(size=75, crop=1.0),
+        augment=AugmentConfig(area=(0.5, 1.0)),
+        model=ModelConfig(width=0.25),
+        schedule=ScheduleConfig(epochs=3, warmup_epochs=0.5),
+        training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32"),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(config(textures, tmp_path_factory.mktemp("runs")))
+
+
+def test_it_learns(run: Path, textures: Path) -> None:
+    evaluation = evaluate(run, textures)
+    assert evaluation.metrics.images == 45
+    assert evaluation.metrics.top1 >= 0.9
+
+
+def test_a_run_folder_holds_everything_and_agrees_with_itself(run: Path, textures: Path) -> None:
+    files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    assert files == [
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
+        "config.yaml",
+        "environment.json",
+        "log.jsonl",
+        "plots/curves.png",
+        "results.csv",
+    ]
+    assert run.parts[-2:] == ("test", "1")
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == list(range(1, 34))  # 3 epochs of 180 // 16
+    with (run / "results.csv").open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    assert [row["epoch"] for row in epochs] == ["1", "2", "3"]
+    for row in epochs:
+        losses = [step["loss"] for step in steps if step["epoch"] == int(row["epoch"])]
+        assert float(row["train_loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+    last, best = (load_checkpoint(run / "checkpoints" / f"{name}.safetensors") for name in ("last", "best"))
+    assert last.training["metrics"]["top1"] == pytest.approx(float(epochs[-1]["top1"]), rel=1e-5)
+    assert best.training["metrics"]["top1"] == pytest.approx(max(float(row["top1"]) for row in epochs), rel=1e-5)
+    assert best.training["metrics"] == dataclasses.asdict(evaluate(run, textures).metrics)
+    assert best.spec.classes == ("brick", "grass", "gravel")
+    width, height = Image.open(run / "plots/curves.png").size
+    assert width > height > 300
+
+
+def test_the_saved_settings_repeat_the_run_to_the_last_bit(run: Path) -> None:
+    again = train(load_config(file=run / "config.yaml"))
+    assert again.parts[-2:] == ("test", "2")
+    first, second = (load_checkpoint(folder / "checkpoints/last.safetensors").weights for folder in (run, again))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (run / "log.jsonl").read_text() == (again / "log.jsonl").read_text()
+
+
+def test_another_seed_is_another_run(run: Path, textures: Path, tmp_path: Path) -> None:
+    settings = config(textures, tmp_path)
+    short = dataclasses.replace(settings, seed=1, schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5))
+    other = train(short)
+    losses = [json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"] for folder in (run, other)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_before_the_step(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str
+) -> None:
+    networks = []
+
+    class Spoiled(loop.InceptionV4):
+        calls = 0
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            networks.append(self)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            Spoiled.calls += 1
+            logits = super().forward(images)
+            if Spoiled.calls == 3:
+                self.before = {name: value.detach().clone() for name, value in self.named_parameters()}
+                if bad == "loss":
+                    return logits * float("nan")
+                logits.register_hook(lambda gradient: gradient * float("inf"))
+            return logits
+
+    monkeypatch.setattr(loop, "InceptionV4", Spoiled)
+    with pytest.raises(DivergedError, match=r"diverged in step 3: .*\.jpg.*lower --optimizer\.lr") as error:
+        train(config(textures, tmp_path))
+    assert error.value.exit_code == 4
+    for name, value in networks[0].named_parameters():
+        assert torch.equal(value, networks[0].before[name]), name
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert len((tmp_path / "test/1/log.jsonl").read_text().splitlines()) == 2
+
+
+def test_rmsprop_trains_too(textures: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        config(textures, tmp_path),
+        optimizer=OptimizerConfig(name="rmsprop", lr=0.02, eps=1.0, weight_decay=4e-5),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
+    )
+    run = train(settings)
+    losses = [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-5:]) < 0.8 * np.log(3)
+
+
+def test_mistakes_cost_nothing_and_leave_nothing(textures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is not set.*--data FOLDER"):
+        train(Config(output=str(tmp_path / "runs")))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot make a run folder in .*file/test.*--output FOLDER"):
+        train(config(textures, tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_held_out_images_are_known_again_and_others_all_count(textures: Path, tmp_path: Path) -> None:
+    """A folder without val: the model is measured on what it has not seen, wherever the folder is by then."""
+    photos = tmp_path / "photos"
+    for file in (textures / "train").rglob("*.jpg"):
+        target = photos / file.relative_to(textures / "train")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    settings = config(photos, tmp_path / "runs")
+    run = train(dataclasses.replace(settings, schedule=ScheduleConfig(epochs=1, warmup_epochs=0.0)))
+    moved = photos.rename(tmp_path / "moved")
+    held_out = evaluate(run, moved)
+    assert (held_out.metrics.images, held_out.images) == (36, f"the images of {moved} that were held out from training")
+    everything = evaluate(run, textures / "val")
+    assert (everything.metrics.images, everything.images) == (45, f"all images of {textures / 'val'}")
+    moved.rename(photos)
+    (photos / "grass" / "new.jpg").write_bytes((photos / "grass" / "001.jpg").read_bytes())
+    changed = evaluate(run, photos)
+    assert changed.metrics.images == 181
+    assert "it has seen many of these" in changed.images
