@@ -165,7 +165,9 @@ def print_csv(predictions: Iterator[Prediction]) -> int:
 def print_table(predictions: Iterator[Prediction]) -> int:
     """A row an image: the best class, its probability, the runners-up. Returns how many could not be read."""
     bad = 0
-    table = Table("file", "class", "probability", "then", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("file", "class", "probability", "then"):
+        table.add_column(heading, overflow="fold")
     for prediction in predictions:
         if prediction.error is not None:
             bad += 1
@@ -174,7 +176,8 @@ def print_table(predictions: Iterator[Prediction]) -> int:
         others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
         table.add_row(prediction.file, prediction.label, f"{prediction.probability:.1%}", others)
     if table.row_count:
-        Console(soft_wrap=not sys.stdout.isatty(), markup=False).print(table)
+        # Another program that reads the table gets each image on one line.
+        Console(width=None if sys.stdout.isatty() else 10_000, markup=False).print(table)
     return bad
 
 

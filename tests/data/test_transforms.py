@@ -50,7 +50,7 @@ def test_evaluation_is_timms_to_the_last_bit(name: str, format: str, preprocessi
         std=preprocessing.std,
     )(Image.open(io.BytesIO(content.getvalue())).convert("RGB"))
     pixels = evaluation_crop(decode(content.getvalue(), name), preprocessing)
-    ours = normalize(torch.from_numpy(pixels)[None], preprocessing)[0]
+    ours = normalize(torch.tensor(pixels)[None], preprocessing)[0]
     assert pixels.dtype == np.uint8
     assert torch.equal(ours, theirs)
 
@@ -62,7 +62,7 @@ def test_any_shape_is_cut_as_timm_cuts_it(size: tuple[int, int]) -> None:
     theirs = timm.data.create_transform(
         input_size=299, crop_pct=0.875, interpolation="bicubic", mean=preprocessing.mean, std=preprocessing.std
     )(image)
-    ours = normalize(torch.from_numpy(evaluation_crop(image, preprocessing))[None], preprocessing)[0]
+    ours = normalize(torch.tensor(evaluation_crop(image, preprocessing))[None], preprocessing)[0]
     assert torch.equal(ours, theirs)
 
 

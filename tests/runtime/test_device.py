@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ import torch
 
 import inceptionv4
 from inceptionv4.errors import UsageError
-from inceptionv4.runtime import device
 from inceptionv4.runtime.device import select_device
 
 SOURCES = Path(inceptionv4.__file__).parent
@@ -60,11 +61,27 @@ def test_a_device_that_is_not_here_is_refused(name: str) -> None:
         select_device(name)
 
 
-def test_auto_takes_the_accelerator_that_torch_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("npu", 0))
-    monkeypatch.setattr(device, "computes_bf16", lambda _: False)
+def test_an_ascend_is_chosen_with_its_own_layout_and_precision() -> None:
+    """Untested on hardware: torch's placeholder backend stands in for torch_npu, in a process of its own."""
+    code = """
+import types, torch
+from inceptionv4.errors import UsageError
+from inceptionv4.runtime.device import select_device
+torch.utils.rename_privateuse1_backend("npu")
+torch.accelerator.current_accelerator = lambda check_available: torch.device("npu", 0)
+for can, precision in ((False, "fp32"), (True, "bf16")):
+    torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: can)
     chosen = select_device()
-    assert (chosen.device.type, chosen.precision) == ("npu", "fp32")
-    assert chosen.memory_format is torch.contiguous_format
-    with pytest.raises(UsageError, match="does not compute in bf16"):
-        select_device("auto", "bf16")
+    print(chosen.device, chosen.precision, chosen.memory_format)
+torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: False)
+try:
+    select_device("auto", "bf16")
+except UsageError as error:
+    print(error)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines() == [
+        "npu:0 fp32 torch.contiguous_format",
+        "npu:0 bf16 torch.contiguous_format",
+        "npu:0 does not compute in bf16; use --training.precision fp32",
+    ]

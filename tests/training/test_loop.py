@@ -81,8 +81,8 @@ def test_a_run_folder_holds_everything_and_agrees_with_itself(run: Path, texture
     assert best.training["metrics"]["top1"] == pytest.approx(max(float(row["top1"]) for row in epochs), rel=1e-5)
     assert best.training["metrics"] == dataclasses.asdict(evaluate(run, textures).metrics)
     assert best.spec.classes == ("brick", "grass", "gravel")
-    width, height = Image.open(run / "plots/curves.png").size
-    assert width > height > 300
+    with Image.open(run / "plots/curves.png") as curves:
+        assert curves.width > curves.height > 300
 
 
 def test_the_saved_settings_repeat_the_run_to_the_last_bit(run: Path) -> None:
@@ -142,7 +142,7 @@ def test_rmsprop_trains_too(textures: Path, tmp_path: Path) -> None:
     )
     run = train(settings)
     losses = [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert np.mean(losses[-5:]) < 0.8 * np.log(3)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
 def test_mistakes_cost_nothing_and_leave_nothing(textures: Path, tmp_path: Path) -> None:
