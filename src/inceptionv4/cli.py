@@ -27,6 +27,7 @@ app = App(
     version=lambda: __import__("inceptionv4").__version__,
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]

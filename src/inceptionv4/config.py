@@ -22,7 +22,7 @@ class DataConfig(Section):
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
     workers: int | None = setting(
-        None, "processes that decode; null: one on a CPU, one a core on an accelerator", at_least=0
+        None, "threads that decode; null: one on a CPU, one a core on an accelerator", at_least=0
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -92,9 +91,8 @@ def test_a_zip_is_read_in_place_and_equals_the_folder(tmp_path: Path, prefix: st
     ours, theirs = read_dataset(archive), read_dataset(folder)
     for mine, reference in ((ours.train, theirs.train), (ours.val, theirs.val)):
         assert [(path.removeprefix(prefix), name) for path, name in table(mine)] == table(reference)
-        copy = pickle.loads(pickle.dumps(mine))
         for index in range(len(mine)):
-            assert mine.read(index) == reference.read(index) == copy.read(index)
+            assert mine.read(index) == reference.read(index)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,25 @@ def samples(textures: Path) -> Samples:
     return read_dataset(textures).train
 
 
-def test_batches_are_the_same_for_any_number_of_workers(samples: Samples) -> None:
+def test_batches_are_the_same_for_any_number_of_workers_and_from_a_zip(
+    samples: Samples, textures: Path, tmp_path: Path
+) -> None:
     reference = [stream(loader(samples).epoch(epoch)) for epoch in (0, 1)]
-    for workers in (1, 2):
-        with_workers = loader(samples, workers)
-        assert [stream(with_workers.epoch(epoch)) for epoch in (0, 1)] == reference
+    zipped = read_dataset(shutil.make_archive(str(tmp_path / "textures"), "zip", textures)).train
+    for source in (samples, zipped):
+        for workers in (1, 2, 4):
+            with_workers = loader(source, workers)
+            assert [stream(with_workers.epoch(epoch)) for epoch in (0, 1)] == reference
+
+
+def test_an_abandoned_epoch_leaves_no_threads(samples: Samples) -> None:
+    before = threading.active_count()
+    epoch = loader(samples, workers=3).epoch(0)
+    assert isinstance(epoch, Generator)
+    next(epoch)
+    assert threading.active_count() == before + 3
+    epoch.close()
+    assert threading.active_count() == before
 
 
 def test_epochs_and_seeds_differ_and_each_stands_alone(samples: Samples) -> None:

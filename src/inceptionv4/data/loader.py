@@ -1,16 +1,20 @@
-"""Batches of samples: the same ones in the same order with the same pixels, whatever the number of workers."""
+"""Batches of samples: the same ones in the same order with the same pixels, whatever the number of workers.
+
+Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
+are, and a thread cannot be killed from under the training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from inceptionv4.config import AugmentConfig
 from inceptionv4.data.decode import decode
@@ -21,6 +25,8 @@ from inceptionv4.spec import Preprocessing
 
 MAX_BAD_SHARE = 0.01
 """Of the training images that may be skipped because they cannot be decoded."""
+BATCHES_AHEAD = 2
+"""Batches that are prepared while one is used."""
 
 
 @dataclass(frozen=True)
@@ -36,80 +42,8 @@ class Batch:
         return len(self.labels)
 
 
-Key = tuple[int, int]
-"""Epoch and sample number: all that a training sample depends on, apart from the seed."""
-
-
-class Prepared(Dataset[Any]):
-    """Sample by key: its number, and its pixels or the reason why there are none."""
-
-    def __init__(
-        self, samples: Samples, crop: Callable[[Image.Image, Key], np.ndarray], exif_orientation: bool
-    ) -> None:
-        self.samples, self.crop, self.exif_orientation = samples, crop, exif_orientation
-
-    def __getitem__(self, key: Key) -> tuple[int, np.ndarray | str]:
-        index = key[1]
-        try:
-            name = self.samples.describe(index)
-            image = decode(self.samples.read(index), name, exif_orientation=self.exif_orientation)
-        except ImageError as error:
-            return index, str(error)
-        return index, self.crop(image, key)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
-@dataclass(frozen=True)
-class TrainingCrop:
-    """`training_crop` with the settings bound; a class and not a closure, so that workers can be spawned."""
-
-    preprocessing: Preprocessing
-    augment: AugmentConfig
-    seed: int
-
-    def __call__(self, image: Image.Image, key: Key) -> np.ndarray:
-        return training_crop(image, self.preprocessing, self.augment, sample_generator(self.seed, *key))
-
-
-@dataclass(frozen=True)
-class EvaluationCrop:
-    """`evaluation_crop` with the settings bound."""
-
-    preprocessing: Preprocessing
-
-    def __call__(self, image: Image.Image, key: Key) -> np.ndarray:
-        return evaluation_crop(image, self.preprocessing)
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Samples to a `Batch`; those without pixels are set aside."""
-
-    labels: np.ndarray
-    size: int
-
-    def __call__(self, prepared: Sequence[tuple[int, np.ndarray | str]]) -> Batch:
-        bad = {index: reason for index, reason in prepared if isinstance(reason, str)}
-        good = [(index, pixels) for index, pixels in prepared if not isinstance(pixels, str)]
-        indices = np.array([index for index, _ in good], dtype=np.int64)
-        images = np.stack([pixels for _, pixels in good]) if good else np.empty((0, self.size, self.size, 3), np.uint8)
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.labels[indices]), torch.from_numpy(indices), bad)
-
-
-class Keys:
-    """The keys of each batch. Setting `epoch` between two passes is all that a loader needs to go on."""
-
-    def __init__(self, batches: Callable[[int], list[list[int]]]) -> None:
-        self.batches, self.epoch = batches, 0
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for batch in self.batches(self.epoch):
-            yield [(self.epoch, index) for index in batch]
-
-    def __len__(self) -> int:
-        return len(self.batches(self.epoch))
+Crop = Callable[[Image.Image, int], np.ndarray]
+"""A decoded image and its sample number to uint8 `(size, size, 3)`."""
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
@@ -118,7 +52,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainingLoader:
-    """Endless epochs of full batches, each image at most once an epoch.
+    """Epochs of full batches, each image at most once an epoch.
 
     The images of a last, incomplete batch sit that epoch out; the next epoch's order is another one. Images that
     cannot be decoded are skipped and collected in `bad`.
@@ -134,17 +68,10 @@ class TrainingLoader:
         seed: int,
         workers: int,
     ) -> None:
-        self.samples = samples
+        self.samples, self.preprocessing, self.augment = samples, preprocessing, augment
         self.batch_size = min(batch_size, len(samples))
-        self.seed = seed
+        self.seed, self.workers = seed, workers
         self.bad: dict[int, str] = {}
-        self._keys = Keys(self._batches)
-        dataset = Prepared(samples, TrainingCrop(preprocessing, augment, seed), preprocessing.exif_orientation)
-        self._loader = _data_loader(dataset, self._keys, Collate(samples.labels, preprocessing.size), workers)
-
-    def _batches(self, epoch: int) -> list[list[int]]:
-        order = epoch_order(len(self.samples), self.seed, epoch).tolist()
-        return [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -156,8 +83,13 @@ class TrainingLoader:
         Raises:
             DataError: more than 1 % of the images cannot be decoded.
         """
-        self._keys.epoch = number
-        for batch in self._loader:
+
+        def crop(image: Image.Image, index: int) -> np.ndarray:
+            generator = sample_generator(self.seed, number, index)
+            return training_crop(image, self.preprocessing, self.augment, generator)
+
+        order = epoch_order(len(self.samples), self.seed, number)[: len(self) * self.batch_size]
+        for batch in _batches(self.samples, order.reshape(len(self), -1), crop, self.preprocessing, self.workers):
             self.bad |= batch.bad
             if len(self.bad) > MAX_BAD_SHARE * len(self.samples):
                 raise DataError(
@@ -176,26 +108,61 @@ def evaluation_batches(
     Raises:
         ImageError: an image cannot be decoded; the message names it.
     """
-    keys = Keys(
-        lambda _: [list(range(i, min(i + batch_size, len(samples)))) for i in range(0, len(samples), batch_size)]
-    )
-    dataset = Prepared(samples, EvaluationCrop(preprocessing), preprocessing.exif_orientation)
-    for batch in _data_loader(dataset, keys, Collate(samples.labels, preprocessing.size), workers):
+
+    def crop(image: Image.Image, index: int) -> np.ndarray:
+        return evaluation_crop(image, preprocessing)
+
+    numbers = np.arange(len(samples))
+    batches = (numbers[start : start + batch_size] for start in range(0, len(samples), batch_size))
+    for batch in _batches(samples, batches, crop, preprocessing, workers):
         for reason in batch.bad.values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
         yield batch
 
 
-def _data_loader(dataset: Prepared, keys: Keys, collate: Collate, workers: int) -> DataLoader[Batch]:
-    return DataLoader(
-        dataset,
-        batch_sampler=keys,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
-    )
+def _batches(
+    samples: Samples, batches: Iterable[np.ndarray], crop: Crop, preprocessing: Preprocessing, workers: int
+) -> Iterator[Batch]:
+    """The samples of each of `batches`, prepared by `workers` threads ahead of their use, or by the caller's if 0."""
 
+    def prepare(index: int) -> np.ndarray | str:
+        """The sample's pixels, or the reason why there are none."""
+        try:
+            image = decode(
+                samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation
+            )
+        except ImageError as error:
+            return str(error)
+        return crop(image, index)
 
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
+    def collate(indices: Sequence[int], prepared: Iterable[np.ndarray | str]) -> Batch:
+        bad: dict[int, str] = {}
+        good: dict[int, np.ndarray] = {}
+        for index, item in zip(indices, prepared, strict=True):
+            if isinstance(item, str):
+                bad[index] = item
+            else:
+                good[index] = item
+        size = preprocessing.size
+        images = np.stack(list(good.values())) if good else np.empty((0, size, size, 3), np.uint8)
+        numbers = np.array(list(good), dtype=np.int64)
+        return Batch(
+            torch.from_numpy(images), torch.from_numpy(samples.labels[numbers]), torch.from_numpy(numbers), bad
+        )
+
+    if workers == 0:
+        for batch in batches:
+            yield collate(batch.tolist(), map(prepare, batch.tolist()))
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        ahead: deque[tuple[list[int], list[Future[np.ndarray | str]]]] = deque()
+        for batch in batches:
+            ahead.append((batch.tolist(), [pool.submit(prepare, index) for index in batch.tolist()]))
+            if len(ahead) > BATCHES_AHEAD:
+                indices, futures = ahead.popleft()
+                yield collate(indices, (future.result() for future in futures))
+        for indices, futures in ahead:
+            yield collate(indices, (future.result() for future in futures))
+    finally:
+        pool.shutdown(cancel_futures=True)

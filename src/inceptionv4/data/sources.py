@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import zipfile
+import zlib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from inceptionv4.errors import DataError, ImageError
 
@@ -102,40 +102,23 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.location = str(path)
-        self._lock = threading.Lock()
-        self._open: tuple[int, zipfile.ZipFile] | None = None
-        with self._lock:
-            self._archive()
-
-    def _archive(self) -> zipfile.ZipFile:
-        """The process's own handle: a forked one would share its file offset with the parent."""
-        if self._open is None or self._open[0] != os.getpid():
-            try:
-                self._open = os.getpid(), zipfile.ZipFile(self.path)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise DataError(
-                    f"{self.path} is neither a folder nor a complete .zip ({error}); pack the class folders as a .zip"
-                ) from None
-        return self._open[1]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(
+                f"{path} is neither a folder nor a complete .zip ({error}); pack the class folders as a .zip"
+            ) from None
 
     def list(self) -> list[str]:
-        with self._lock:
-            members = [member.filename for member in self._archive().infolist() if not member.is_dir()]
+        members = [member.filename for member in self._archive.infolist() if not member.is_dir()]
         return sorted(
             path for path in members if not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
         )
 
     def read(self, path: str) -> bytes:
         try:
-            with self._lock:
-                return self._archive().read(path)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            return self._archive.read(path)
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
             raise ImageError(f"{self.describe(path)} cannot be read: {error}") from None
 
     def describe(self, path: str) -> str:

@@ -38,7 +38,7 @@ class Device:
         network.to(memory_format=self.memory_format)
 
     def default_workers(self) -> int:
-        """Decoding processes that keep the device busy: a CPU computes itself and can spare one."""
+        """Decoding threads that keep the device busy: a CPU computes itself and can spare one."""
         return 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
 
     def describe(self) -> str:

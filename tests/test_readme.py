@@ -1,0 +1,72 @@
+"""The README's own commands, on photographs that are not digits, smaller only in what it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALLER = "--image.size 75 --image.crop 1 --model.width 0.25 --training.batch-size 12 --schedule.epochs 4"
+
+
+def block(language: str, containing: str) -> str:
+    found = [body for body in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in body]
+    assert len(found) == 1
+    return found[0]
+
+
+def run(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    arguments = shlex.split(line, comments=True)
+    assert arguments[0] == "inceptionv4"
+    result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a folder `photos` that has no val folder."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(textures / "train", folder / "photos")
+    return folder
+
+
+def test_train_evaluate_and_predict_on_a_folder_of_photographs(folder: Path) -> None:
+    train, evaluate, predict = block("sh", "inceptionv4 predict").strip().splitlines()
+    assert run(f"{train} {SMALLER}", folder).stdout == "runs/finetune/1\n"
+    metrics = json.loads(run(f"{evaluate} --json", folder).stdout)
+    assert metrics["images"] == 36
+    assert metrics["top1"] >= 0.9
+    rows = [line.split() for line in run(predict, folder).stdout.splitlines()[1:]]
+    assert len(rows) == 60
+    assert sum(row[1] == "grass" for row in rows) >= 50
+
+
+def test_the_other_commands_are_commands(folder: Path) -> None:
+    for line in block("sh", "--schedule.epochs 50").strip().splitlines():
+        if "runs/" not in line:
+            run(f"{line} --print-config", folder)
+    run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config", folder)
+
+
+def test_the_python_lines(folder: Path) -> None:
+    code = block("python", "Classifier").replace("runs/digits", "runs/finetune")
+    code = code.replace("examples/seven.png", "photos/brick/000.jpg")
+    output = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
+    file, label, probability = output.split()
+    assert (file, label) == ("photos/brick/000.jpg", "brick")
+    assert 0 < float(probability) <= 1
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    for path in re.findall(r"\]\(([^)#]+)\)", README):
+        if not path.startswith("http"):
+            assert (ROOT / path).exists(), path
