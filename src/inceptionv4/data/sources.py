@@ -46,7 +46,7 @@ def open_source(location: str | Path) -> Source:
         DataError: nothing there, or neither a folder nor a zip archive.
     """
     if str(location) == DIGITS:
-        return ZipSource(Path(str(resources.files("inceptionv4.data") / "digits.zip")))
+        return ZipSource(Path(str(resources.files("inceptionv4.data") / "digits.zip")), location=DIGITS)
     path = Path(location)
     if path.is_dir():
         return FolderSource(path)
@@ -99,9 +99,8 @@ class FolderSource:
 class ZipSource:
     """The members of a zip archive. Nothing is extracted, so no member can land outside."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.location = str(path)
+    def __init__(self, path: Path, location: str | None = None) -> None:
+        self.location = location or str(path)
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
@@ -122,4 +121,4 @@ class ZipSource:
             raise ImageError(f"{self.describe(path)} cannot be read: {error}") from None
 
     def describe(self, path: str) -> str:
-        return f"{self.path}:{path}"
+        return f"{self.location}:{path}"

@@ -11,21 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINES = 20
-"""Lines that the whole work prints where there is no terminal."""
-
 
 class Progress:
     """Counts images towards `total`; a context manager, so that the bar is closed whatever happens.
 
-    `announce` prints a line that stays, above the bar.
+    Where there is no terminal, the whole work prints `lines` lines.
     """
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
+    def __init__(self, title: str, total: int, lines: int = 4) -> None:
+        self.title, self.total, self.lines = title, total, lines
         self.done = 0
         self._started = time.monotonic()
-        self._lines = 0
+        self._printed = 0
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         if self._console.is_terminal:
@@ -59,8 +56,8 @@ class Progress:
         title = f"{self.title} {detail}".strip()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=title, rate=rate)
-        elif self.done * LINES >= (self._lines + 1) * self.total:
-            self._lines = self.done * LINES // self.total
+        elif self.done * self.lines >= (self._printed + 1) * self.total:
+            self._printed = self.done * self.lines // self.total
             left = timedelta(seconds=round((self.total - self.done) / rate))
             print(
                 f"{title}  {self.done:,}/{self.total:,} images  {rate:.1f} img/s  ETA {left}",
@@ -69,5 +66,5 @@ class Progress:
             )
 
     def announce(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays, above the bar."""
         self._console.print(line, markup=False)

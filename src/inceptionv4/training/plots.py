@@ -15,6 +15,7 @@ def draw_curves(run: Path) -> str:
     """
     try:
         from matplotlib.figure import Figure  # an extra, and slow to import
+        from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
     except ImportError:
         return "no curves drawn: install the plots extra, `pip install inceptionv4[plots]`"
 
@@ -26,7 +27,7 @@ def draw_curves(run: Path) -> str:
         return ""
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    figure.suptitle(str(run))
+    figure.suptitle(str(run), fontsize="small", color="gray", x=0.995, ha="right")
     loss, accuracy, rate = figure.subplots(1, 3)
     done = [step["step"] for step in steps]
     ends = [epoch["step"] for epoch in epochs]
@@ -37,6 +38,9 @@ def draw_curves(run: Path) -> str:
     loss.plot(ends, [epoch["val_loss"] for epoch in epochs], "o-", color="tab:orange", label="held out")
     # An untrained average can start orders of magnitude away from where it ends.
     loss.set(title="loss", xlabel="step", yscale="log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    loss.yaxis.set_minor_formatter(NullFormatter())
     loss.legend(frameon=False)
     best = max(epochs, key=lambda epoch: epoch["top1"])
     accuracy.plot(ends, [100 * epoch["top5"] for epoch in epochs], "o-", color="tab:gray", label="top-5")
@@ -46,6 +50,7 @@ def draw_curves(run: Path) -> str:
     rate.plot(done, [step["learning_rate"] for step in steps], color="tab:green")
     rate.set(title="learning rate", xlabel="step", ylim=(0, None))
     for axes in (loss, accuracy, rate):
+        axes.set_xlim(0, done[-1] * 1.02)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(run / "plots" / "curves.png", dpi=120)

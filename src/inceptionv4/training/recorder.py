@@ -52,7 +52,7 @@ class Recorder:
 
     def __init__(self, run: Path, images: int, epochs: int) -> None:
         self.run, self.epochs = run, epochs
-        self.progress = Progress("training", total=images)
+        self.progress = Progress("training", total=images, lines=20)
         self._steps: list[StepRecord] = []
         self._epoch_started = self._last_step = time.monotonic()
         try:
