@@ -239,6 +239,17 @@ def test_a_bad_image_among_good_ones(command: Callable, narrow_model: Path, text
     assert "no image at" in missing.err
 
 
+def test_file_names_that_are_not_utf8_come_out_as_they_are(narrow_model: Path, textures: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with open(name, "wb") as file:  # noqa: PTH123 - pathlib refuses bytes
+        file.write((textures / "val/brick/000.jpg").read_bytes())
+    for flag in ("--json", "--csv"):
+        command = [sys.executable, "-m", "inceptionv4", "predict", str(narrow_model), name, flag]
+        result = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"})
+        assert result.returncode == 0, result.stderr
+        assert name in result.stdout
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_run_with_their_exit_code(
     textures: Path, tmp_path: Path, number: signal.Signals, code: int

@@ -57,6 +57,7 @@ def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
         ("optimizer:\n  epochs: 1", r"unknown setting optimizer.epochs \(my.yaml:2\); did you mean schedule.epochs\?"),
         ("epochs: 1", r"unknown setting epochs \(my.yaml:1\); did you mean schedule.epochs\?"),
         ("optimizer:\n  zzz: 1", r"unknown setting optimizer.zzz \(my.yaml:2\); optimizer has name, lr,"),
+        ("recipe: ../up", r"recipe names a folder: letters, digits, dots and dashes, got '../up'"),
         ("optimizer: 3", r"unknown setting optimizer \(my.yaml:1\); it is a section"),
         ("seed: 1\nseed: 2", r"seed is given twice, in lines 1 and 2 of my.yaml"),
         ("a: [1", r"my.yaml:1 is not YAML"),

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -197,6 +198,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
