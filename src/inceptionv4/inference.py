@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from inceptionv4.data.decode import decode
-from inceptionv4.data.index import EXTENSIONS
-from inceptionv4.data.sources import FolderSource
+from inceptionv4.data.layout import is_image
+from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.transforms import evaluation_crop, normalize
 from inceptionv4.errors import ImageError, UsageError
 from inceptionv4.network.layers import InceptionV4
@@ -133,7 +133,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [path / name for name in FolderSource(path).list() if Path(name).suffix.lower() in EXTENSIONS]
+            found = [path / folder / name for folder, names in walk(path) for name in names if is_image(name)]
             if not found:
                 raise UsageError(f"no images in {path}: no file there has an image's extension")
             files += found

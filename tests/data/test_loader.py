@@ -79,7 +79,7 @@ def test_an_epoch_is_full_batches_of_distinct_images(samples: Samples) -> None:
 
 
 def test_fewer_images_than_a_batch_are_one_batch(samples: Samples) -> None:
-    few = Samples(samples.source, samples.paths[:5], samples.labels[:5], samples.classes)
+    few = Samples(samples.source, samples.rows[:5], samples.labels[:5], samples.classes)
     assert [len(batch) for batch in loader(few).epoch(0)] == [5]
 
 

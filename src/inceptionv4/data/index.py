@@ -1,194 +1,221 @@
-"""Which image has which label, and which are for training: read off the layout of the files.
+"""From a place to labelled images: which layout it is, which images are for training, and what they are called.
 
-    train/cat/1.jpg   val/cat/2.jpg      split as the folders say
-    cat/1.jpg         dog/2.jpg          a share of each class held out, chosen by the hash of the paths
+Formats in the order in which they are looked for, each in `data.sources`:
 
-A folder around it all is looked through. Classes are sorted as text, as torchvision sorts them.
+    digits                          the archive inside the package
+    name-{0000..0099}.tar           shards, or a folder of numbered ones
+    file.zip  file.tar  file.csv  file.parquet
+    folder    of parquet files, CIFAR-10 batches, ImageNet's archives, with a labels.csv, or of class folders
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.sources import Source, open_source
+from inceptionv4.data.cache import cached
+from inceptionv4.data.sources.cifar import CifarSource
+from inceptionv4.data.sources.csv import NAMES as CSV_NAMES
+from inceptionv4.data.sources.csv import CsvSource
+from inceptionv4.data.sources.folder import FolderSource
+from inceptionv4.data.sources.imagenet import TRAIN_TAR, VAL_TAR, ImageNetSource
+from inceptionv4.data.sources.parquet import ParquetSource
+from inceptionv4.data.sources.shards import BRACES, ShardSource, find_shards
+from inceptionv4.data.sources.source import Source
+from inceptionv4.data.sources.tar import TarSource
+from inceptionv4.data.sources.zip import ZipSource
+from inceptionv4.data.table import NONE, VAL, Table
 from inceptionv4.errors import DataError
 
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
-)
-TRAIN_FOLDERS = ("train", "training")
-VAL_FOLDERS = ("val", "valid", "validation", "dev", "test", "eval")
+DIGITS = "digits"
+"""The name that stands for the archive inside the package. A folder of that name is reached as `./digits`."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled images: `labels[i]` (int64) indexes `classes` and belongs to the file `paths[i]` of `source`."""
+    """Labelled images: `rows` of a source, and their `labels` (int32), which are numbers in `classes`."""
 
     source: Source
-    paths: Sequence[str]
+    rows: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.rows)
 
     def read(self, index: int) -> bytes:
-        return self.source.read(self.paths[index])
+        return self.source.read(int(self.rows[index]))
+
+    def path(self, index: int) -> str:
+        return self.source.path(int(self.rows[index]))
 
     def describe(self, index: int) -> str:
-        return self.source.describe(self.paths[index])
+        return self.source.describe(int(self.rows[index]))
 
     def fingerprint(self) -> str:
         """A hash of the classes and paths, by which a model knows the images that it was trained on."""
-        text = "\n".join([*self.classes, "", *self.paths])
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+        digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogateescape"))
+        for row in self.rows.tolist():
+            digest.update(f"\n{self.source.path(row)}".encode(errors="surrogateescape"))
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """All labelled images of a place, split in two, with the name of the layout that was found there."""
+    """All labelled images of a place, split in two."""
 
+    source: Source
     train: Samples
     val: Samples
+    has_val: bool
+    """Whether the data say themselves which images are held out."""
     layout: str
-    has_val_folder: bool
-    ignored: int
-    """Files without an image's extension."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.train.classes
 
     def all(self) -> Samples:
-        labels = np.concatenate([self.train.labels, self.val.labels])
-        return Samples(self.train.source, [*self.train.paths, *self.val.paths], labels, self.classes)
+        table = self.source.table
+        return Samples(self.source, np.arange(len(table)), table.labels, table.classes)
+
+
+def open_source(location: str | Path) -> Source:
+    """The images at `location`, in whichever layout they are.
+
+    Raises:
+        DataError: nothing there, or nothing that can be read as labelled images.
+        UsageError: the layout needs an extra that is not installed.
+    """
+    text = str(location)
+    if text == DIGITS:
+        archive = Path(str(resources.files("inceptionv4.data") / "digits.zip"))
+        return ZipSource(DIGITS, ZipSource.index(archive))
+    kind, index = _detect(str(Path(text).absolute()))
+    return kind(text, cached(text, kind.__name__, index))
+
+
+def _detect(text: str) -> tuple[type[Source], Callable[[], Table]]:
+    """The format of what lies at `text`, and how to index it."""
+    path = Path(text)
+    if BRACES.search(text):
+        return ShardSource, lambda: ShardSource.index(text)
+    if path.is_file():
+        return _detect_file(path)
+    if not path.is_dir():
+        raise DataError(f"no images at {path}: there is no such folder or file; --data also takes `digits`")
+    if files := sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet")):
+        return ParquetSource, lambda: ParquetSource.index(files)
+    if batches := CifarSource.find(path):
+        return CifarSource, lambda: CifarSource.index(batches)
+    if (path / TRAIN_TAR).is_file() or (path / VAL_TAR).is_file():
+        return ImageNetSource, lambda: ImageNetSource.index(path)
+    if find_shards(text):
+        return ShardSource, lambda: ShardSource.index(text)
+    if lists := [path / name for name in CSV_NAMES if (path / name).is_file()]:
+        return CsvSource, lambda: CsvSource.index(lists[0])
+    return FolderSource, lambda: FolderSource.index(path)
+
+
+def _detect_file(path: Path) -> tuple[type[Source], Callable[[], Table]]:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if path.suffix.lower() == ".csv":
+        return CsvSource, lambda: CsvSource.index(path)
+    if path.suffix.lower() == ".parquet":
+        return ParquetSource, lambda: ParquetSource.index([path])
+    if head[257:262] == b"ustar" or path.suffix.lower() in (".tar", ".tgz") or path.name.lower().endswith(".tar.gz"):
+        return TarSource, lambda: TarSource.index(path)
+    if head.startswith((b"PK\3\4", b"PK\5\6")) or path.suffix.lower() == ".zip":
+        return ZipSource, lambda: ZipSource.index(path)
+    raise DataError(f"{path} is no folder, .zip, .tar, .csv or .parquet; pack the class folders as a .zip")
 
 
 def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
-    """Index the labelled images at `location`; where there is no val folder, hold out `val_fraction` of each class.
+    """Index the labelled images at `location`; where they have no split, hold out `val_fraction` of each class.
 
     Raises:
         DataError: nothing there, no images, one class only, or a val label that train lacks.
+        UsageError: the layout needs an extra that is not installed.
     """
     source = open_source(location)
-    files = source.list()
-    paths = [path for path in files if PurePosixPath(path).suffix.lower() in EXTENSIONS]
-    ignored = len(files) - len(paths)
-    if not paths:
-        other = f", only {ignored} other files" if ignored else ""
-        raise DataError(f"no images in {source.location}{other}; expected class folders such as cat/1.jpg, dog/2.jpg")
-
-    prefix = _shared_folder(paths)
-    train_folder, val_folder = (_find(paths, prefix, names) for names in (TRAIN_FOLDERS, VAL_FOLDERS))
-    if train_folder and val_folder:
-        train = _labelled(paths, train_folder, source)
-        val = _labelled(paths, val_folder, source)
-        layout = f"{train_folder} and {val_folder} folders"
-    else:
-        # A lone train or val folder is data without a split, not a class called train.
-        folder = train_folder or val_folder or prefix
-        train, val = _hold_out(_labelled(paths, folder, source), folder, val_fraction)
-        layout = f"class folders, {val_fraction:.0%} of each held out"
-
-    classes = tuple(sorted(train))
-    if len(classes) < 2:
+    table = source.table
+    has_val = bool((table.splits != NONE).any())
+    held_out = table.splits == VAL if has_val else _hold_out(source, val_fraction)
+    counts = [np.bincount(table.labels[part], minlength=len(table.classes)) for part in (~held_out, held_out)]
+    trained = np.flatnonzero(counts[0])
+    if len(trained) < 2:
         raise DataError(
-            f"only one class in {source.location}, {classes[0]!r}; a classifier needs two folders of images or more"
+            f"only one class in {source.location}, {table.classes[trained[0]]!r}; "
+            "a classifier needs two folders of images or more"
         )
-    unknown = Counter({name: len(found) for name, found in val.items() if name not in train})
-    if unknown:
-        names = ", ".join(f"{name!r} ({count} images)" for name, count in sorted(unknown.items()))
+    if unknown := np.flatnonzero((counts[0] == 0) & (counts[1] > 0)).tolist():
+        names = ", ".join(f"{table.classes[label]!r} ({counts[1][label]} images)" for label in unknown[:5])
         raise DataError(
-            f"{source.location}: {val_folder} has {names}, which {train_folder} lacks; "
-            f"add training images of that class or remove it"
+            f"{source.location}: the held-out images have {names}, which the training images lack; "
+            "add training images of that class or remove it"
         )
     return Dataset(
-        train=_samples(source, train, classes),
-        val=_samples(source, val, classes),
-        layout=layout,
-        has_val_folder=bool(train_folder and val_folder),
-        ignored=ignored,
+        source=source,
+        train=_subset(source, ~held_out),
+        val=_subset(source, held_out),
+        has_val=has_val,
+        layout=table.layout if has_val else f"{table.layout}, {val_fraction:.0%} of each class held out",
     )
 
 
+def _subset(source: Source, chosen: np.ndarray) -> Samples:
+    """The chosen rows, class by class, in the order of their paths."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(source.labels[rows], kind="stable")]
+    return Samples(source, rows, source.labels[rows], source.table.classes)
+
+
+def _hold_out(source: Source, fraction: float) -> np.ndarray:
+    """Which rows to hold out: of each class those whose paths' hashes rank first, the same on every machine.
+
+    Paths count from `root`, so that a folder around the data changes nothing. A class of two images or more has at
+    least one in each part; a single image is trained on.
+    """
+    start = len(source.table.root)
+    ranks = np.array(
+        [
+            int.from_bytes(
+                hashlib.sha256(source.path(row)[start:].encode(errors="surrogateescape")).digest()[:8], "big"
+            )
+            for row in range(len(source))
+        ],
+        np.uint64,
+    )
+    held_out = np.zeros(len(source), bool)
+    for label in range(len(source.table.classes)):
+        rows = np.flatnonzero(source.labels == label)
+        count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
+        held_out[rows[np.argsort(ranks[rows], kind="stable")][: max(count, 0)]] = True
+    return held_out
+
+
 def relabel(samples: Samples, classes: tuple[str, ...]) -> Samples:
-    """The same images labelled by `classes`, a model's: its order counts, not that of the folders.
+    """The same images labelled by `classes`, a model's: its order counts, not that of the data.
 
     Raises:
         DataError: images of a class that is not among `classes`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
-    strangers = [name for label, name in enumerate(samples.classes) if name not in numbers and label in samples.labels]
-    if strangers:
+    order = np.array([numbers.get(name, -1) for name in samples.classes], np.int32)
+    labels = order[samples.labels]
+    if (labels < 0).any():
+        counts = Counter(samples.labels[labels < 0].tolist())
+        strangers = ", ".join(repr(samples.classes[label]) for label in sorted(counts)[:5])
         raise DataError(
-            f"{samples.source.location} has classes that the model was not trained on: "
-            f"{', '.join(map(repr, strangers[:5]))}; it knows {', '.join(map(repr, classes[:10]))}"
-            f"{', ...' if len(classes) > 10 else ''}; rename the folders, or train on them"
+            f"{samples.source.location} has classes that the model was not trained on: {strangers}; "
+            f"it knows {', '.join(map(repr, classes[:10]))}{', ...' if len(classes) > 10 else ''}; "
+            "rename them, or train on them"
         )
-    order = np.array([numbers.get(name, -1) for name in samples.classes], dtype=np.int64)
-    return Samples(samples.source, samples.paths, order[samples.labels], classes)
-
-
-def _shared_folder(paths: list[str]) -> str:
-    """The folder that wraps everything, as `photos/`, or nothing: what is left must still have class folders."""
-    prefix = ""
-    while True:
-        parts = [path[len(prefix) :].split("/") for path in paths]
-        first = parts[0][0]
-        if first in TRAIN_FOLDERS + VAL_FOLDERS or any(len(part) < 3 or part[0] != first for part in parts):
-            return prefix
-        prefix += first + "/"
-
-
-def _find(paths: list[str], prefix: str, names: tuple[str, ...]) -> str:
-    """The first of the folders `names` below `prefix` that has images, as `train/`, or nothing."""
-    present = {path[len(prefix) :].partition("/")[0] for path in paths if "/" in path[len(prefix) :]}
-    return next((f"{prefix}{name}/" for name in names if name in present), "")
-
-
-def _labelled(paths: list[str], folder: str, source: Source) -> dict[str, list[str]]:
-    """The paths below `folder` by class, which is the next folder's name; a loose image has none and is an error."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        if path.startswith(folder):
-            name, inside, _ = path[len(folder) :].partition("/")
-            if not inside:
-                raise DataError(
-                    f"{source.describe(path)} lies in no class folder; move it into the folder of its class, "
-                    f"such as {folder}cat/{name}"
-                )
-            found[name].append(path)
-    return found
-
-
-def _hold_out(
-    found: dict[str, list[str]], folder: str, fraction: float
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Split each class by the rank of its paths' hashes: the same on every machine, whatever the order of listing.
-
-    Paths count from `folder`, so that a wrapping folder changes nothing. A class of two images or more has at
-    least one in each part; a single image is trained on.
-    """
-    train, val = {}, {}
-    for name, paths in found.items():
-        ranked = sorted(
-            paths, key=lambda path: hashlib.sha256(path[len(folder) :].encode(errors="surrogateescape")).digest()
-        )
-        count = min(max(round(len(paths) * fraction), 1), len(paths) - 1)
-        train[name], val[name] = sorted(ranked[count:]), sorted(ranked[:count])
-    return train, {name: paths for name, paths in val.items() if paths}
-
-
-def _samples(source: Source, found: dict[str, list[str]], classes: tuple[str, ...]) -> Samples:
-    paths: list[str] = []
-    labels: list[int] = []
-    for number, name in enumerate(classes):
-        paths += found.get(name, [])
-        labels += [number] * len(found.get(name, []))
-    return Samples(source, paths, np.array(labels, dtype=np.int64), classes)
+    return Samples(samples.source, samples.rows, labels, classes)

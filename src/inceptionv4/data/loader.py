@@ -147,7 +147,10 @@ def _batches(
         images = np.stack(list(good.values())) if good else np.empty((0, size, size, 3), np.uint8)
         numbers = np.array(list(good), dtype=np.int64)
         return Batch(
-            torch.from_numpy(images), torch.from_numpy(samples.labels[numbers]), torch.from_numpy(numbers), bad
+            torch.from_numpy(images),
+            torch.from_numpy(samples.labels[numbers].astype(np.int64)),
+            torch.from_numpy(numbers),
+            bad,
         )
 
     if workers == 0:

@@ -52,8 +52,8 @@ def choose_images(data: str | Path, checkpoint: Checkpoint) -> tuple[Samples, st
     """The images at `data` that say something about the model, labelled by its classes, and in words which they are."""
     trained_on = checkpoint.training.get("data", {})
     dataset = read_dataset(data, trained_on.get("val_fraction", 0.2))
-    if dataset.has_val_folder:
-        samples, words = dataset.val, f"the val folder of {data}"
+    if dataset.has_val:
+        samples, words = dataset.val, f"the held-out images of {data}"
     elif dataset.train.fingerprint() == trained_on.get("fingerprint"):
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:

@@ -133,7 +133,7 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "config": asdict(config),
         "data": {
-            "location": str(Path(dataset.train.source.location).resolve()),
+            "location": str(Path(dataset.source.location).resolve()),
             "fingerprint": dataset.train.fingerprint(),
             "val_fraction": config.data.val_fraction,
         },
@@ -142,9 +142,10 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def _opening(run: Path, device: Device, dataset: Dataset, network: nn.Module) -> str:
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    ignored = f"; other files ignored: {dataset.ignored}" if dataset.ignored else ""
+    ignored = dataset.source.table.ignored
+    others = f"; other files ignored: {ignored}" if ignored else ""
     return (
         f"{run}: Inception-v4, {parameters:,} parameters, on {device.describe()}\n"
-        f"{dataset.train.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "
-        f"{len(dataset.val):,} held out ({dataset.layout}{ignored})"
+        f"{dataset.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "
+        f"{len(dataset.val):,} held out ({dataset.layout}{others})"
     )

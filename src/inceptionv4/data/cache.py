@@ -1,0 +1,113 @@
+"""Indexes of large data, kept between runs beside a fingerprint of the data, so that a changed folder is noticed.
+
+The fingerprint is the size and the time of change of every container: a folder's changes when a file is added,
+removed or renamed in it, an archive's when it is written. The cache lies in `$XDG_CACHE_HOME/inceptionv4`, never in
+the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.table import Table, Texts
+from inceptionv4.errors import RunError
+from inceptionv4.runtime.files import write_whole
+
+VERSION = 1
+WORTHWHILE = 20_000
+"""Samples below which listing is faster than it would be worth keeping."""
+
+
+def cached(location: str, kind: str, index: Callable[[], Table]) -> Table:
+    """The table of `location`: from the cache if the data have not changed, else from `index`, kept if it is large."""
+    name = hashlib.sha256(f"{kind}\n{Path(location).absolute()}".encode(errors="surrogateescape")).hexdigest()[:32]
+    file = _folder() / f"{name}.npz"
+    table = load(file, location)
+    if table is None:
+        table = index()
+        if len(table) >= WORTHWHILE:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save(file, table, location)
+            except (RunError, OSError):
+                # A cache that cannot be written costs the next run some seconds, and this one nothing.
+                return table
+    return table
+
+
+def _folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+
+
+def fingerprint(table: Table, location: str) -> list[list[int]] | None:
+    """Size and time of change of every container; None if one is gone."""
+    try:
+        stats = [(Path(location) / container).stat() for container in table.containers]  # archives' are absolute
+    except OSError:
+        return None
+    return [[0 if stat.S_ISDIR(found.st_mode) else found.st_size, found.st_mtime_ns] for found in stats]
+
+
+def save(file: Path, table: Table, location: str) -> None:
+    """Keep `table`, with the fingerprint of its data.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    facts = {
+        "version": VERSION,
+        "fingerprint": fingerprint(table, location),
+        "containers": table.containers,
+        "classes": table.classes,
+        "layout": table.layout,
+        "root": table.root,
+        "ignored": table.ignored,
+    }
+    arrays = {
+        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        "container": table.container,
+        "content": table.names.content,
+        "ends": table.names.ends,
+        "labels": table.labels,
+        "splits": table.splits,
+        **{f"place.{name}": column for name, column in table.place.items()},
+    }
+
+    def write(path: Path) -> None:
+        with path.open("wb") as output:
+            np.savez(output, allow_pickle=False, **arrays)
+
+    write_whole(file, write)
+
+
+def load(file: Path, location: str) -> Table | None:
+    """The kept table, or None: nothing kept, kept by another version, damaged, or of data that have changed since."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            facts = json.loads(bytes(arrays["facts"]))
+            if facts["version"] != VERSION:
+                return None
+            table = Table(
+                containers=tuple(facts["containers"]),
+                container=arrays["container"],
+                names=Texts(arrays["content"], arrays["ends"]),
+                labels=arrays["labels"],
+                splits=arrays["splits"],
+                classes=tuple(facts["classes"]),
+                layout=facts["layout"],
+                root=facts["root"],
+                ignored=facts["ignored"],
+                place={name.removeprefix("place."): arrays[name] for name in arrays.files if name.startswith("place.")},
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    current = fingerprint(table, location)
+    return table if current is not None and current == facts["fingerprint"] else None

@@ -1,0 +1,1 @@
+"""Where samples are kept, one file a format; `data.index` chooses among them."""

@@ -1,0 +1,109 @@
+"""CIFAR-10 as its authors distribute it: pickled batches, or binary ones. Both are read in place.
+
+A record is one label byte (binary form) and 3072 bytes of pixels, 32 x 32, plane by plane.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inceptionv4.data.sources.source import RangeSource
+from inceptionv4.data.table import TRAIN, VAL, Table, Texts
+from inceptionv4.errors import DataError, ImageError
+
+BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+PIXELS = 3 * 32 * 32
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ALLOWED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+}
+"""All that a batch's pickle needs; anything else in it is refused before it is called."""
+
+
+class CifarSource(RangeSource):
+    """Records at their offsets in the batch files, handed out as PPM images."""
+
+    @staticmethod
+    def find(folder: Path) -> list[Path]:
+        """The batch files in `folder` or in the one folder that the archive unpacks to; none if it is no CIFAR-10."""
+        for place in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
+            for ending in ("", ".bin"):
+                batches = [place / (name + ending) for name in BATCHES]
+                if all(batch.is_file() for batch in batches):
+                    return batches
+        return []
+
+    @staticmethod
+    def index(batches: list[Path]) -> Table:
+        """Read the labels of `batches`, the last of which is held out.
+
+        Raises:
+            DataError: a batch is damaged, or its pickle holds what a batch does not.
+        """
+        labels, offsets, container, names = [], [], [], []
+        for number, batch in enumerate(batches):
+            batch_labels, batch_offsets = (_binary if batch.suffix == ".bin" else _pickled)(batch)
+            if len(batch_labels) and max(batch_labels) >= len(CLASSES):
+                raise DataError(f"{batch} has the label {max(batch_labels)}; CIFAR-10 has ten classes")
+            labels += batch_labels
+            offsets += batch_offsets
+            container += [number] * len(batch_labels)
+            names += [f"{batch.stem}/{record:05}.ppm" for record in range(len(batch_labels))]
+        held_out = len(batches) - 1
+        return Table(
+            containers=tuple(map(str, batches)),
+            container=np.array(container, np.int32),
+            names=Texts.of(names),
+            labels=np.array(labels, np.int32),
+            splits=np.array([VAL if number == held_out else TRAIN for number in container], np.int8),
+            classes=CLASSES,
+            layout="CIFAR-10 batches",
+            place={"offset": np.array(offsets, np.int64), "size": np.full(len(labels), PIXELS, np.int64)},
+        )
+
+    def read(self, row: int) -> bytes:
+        planes = np.frombuffer(super().read(row), np.uint8).reshape(3, 32, 32)
+        return b"P6 32 32 255\n" + planes.transpose(1, 2, 0).tobytes()
+
+
+def _binary(batch: Path) -> tuple[list[int], list[int]]:
+    content = batch.read_bytes()
+    record = 1 + PIXELS
+    if not content or len(content) % record:
+        raise DataError(f"{batch} is no CIFAR-10 batch: {len(content)} bytes are no whole records of {record}")
+    return list(content[::record]), list(range(1, len(content), record))
+
+
+def _pickled(batch: Path) -> tuple[list[int], list[int]]:
+    """The labels, and where in the file the pixels lie: a pickle holds an array's bytes as they are."""
+    content = batch.read_bytes()
+    try:
+        values = Unpickler(io.BytesIO(content), encoding="bytes").load()
+        labels, data = [int(label) for label in values[b"labels"]], values[b"data"]
+        pixels = np.ascontiguousarray(data, np.uint8).reshape(len(labels), PIXELS).tobytes()
+    except ImageError as error:
+        raise DataError(f"{batch} {error}") from None
+    except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
+        raise DataError(f"{batch} is no CIFAR-10 batch: {error}") from None
+    start = content.find(pixels)
+    if start < 0:
+        raise DataError(f"{batch} was pickled again in another form; use the file as it was distributed")
+    return labels, [start + PIXELS * record for record in range(len(labels))]
+
+
+class Unpickler(pickle.Unpickler):
+    """An unpickler that knows arrays and nothing else, so that a file cannot run what it likes."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ALLOWED:
+            return super().find_class(module, name)
+        raise ImageError(f"holds {module}.{name}, which no CIFAR-10 batch does; it was not run")

@@ -1,0 +1,82 @@
+"""A CSV file of `file_name,label`, with paths relative to it; a column `split` may say train or val."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS
+from inceptionv4.data.sources.source import Source
+from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
+from inceptionv4.errors import DataError, ImageError
+
+NAMES = ("labels.csv", "metadata.csv")
+"""Of files that, lying in a folder, say more about its images than the folders do."""
+
+
+class CsvSource(Source):
+    """Image files that a CSV file lists. The container is that file."""
+
+    @staticmethod
+    def index(path: Path) -> Table:
+        """Read the list, and see that every file is there.
+
+        Raises:
+            DataError: columns are missing, a line is incomplete, a file is not there, or no images.
+        """
+        names: list[str] = []
+        labels: list[str] = []
+        splits: list[int] = []
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                lines = csv.DictReader(file)
+                columns = lines.fieldnames or []
+                if not {"file_name", "label"} <= set(columns):
+                    raise DataError(f"{path}:1 has the columns {', '.join(columns)}; expected file_name,label")
+                for line in lines:
+                    name, label = line["file_name"], line["label"]
+                    if not name or not label:
+                        raise DataError(f"{path}:{lines.line_num} has no file_name or no label")
+                    if not (path.parent / name).is_file():
+                        raise DataError(f"{path}:{lines.line_num} names {name}, which is not there")
+                    names.append(name)
+                    labels.append(label)
+                    splits.append(_split(line.get("split"), f"{path}:{lines.line_num}"))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"cannot read {path}: {error}") from None
+        if not names:
+            raise DataError(f"{path} lists no images")
+        if 0 < splits.count(NONE) < len(splits):
+            raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
+        classes = tuple(sorted(set(labels)))
+        numbers = {name: number for number, name in enumerate(classes)}
+        return Table(
+            containers=(str(path),),
+            container=np.zeros(len(names), np.int32),
+            names=Texts.of(names),
+            labels=np.array([numbers[label] for label in labels], np.int32),
+            splits=np.array(splits, np.int8),
+            classes=classes,
+            layout=f"listed in {path.name}",
+        )
+
+    def describe(self, row: int) -> str:
+        return str(Path(self.table.containers[0]).parent / self.path(row))
+
+    def read(self, row: int) -> bytes:
+        try:
+            return Path(self.describe(row)).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
+
+
+def _split(word: str | None, where: str) -> int:
+    if not word:
+        return NONE
+    if word in TRAIN_FOLDERS:
+        return TRAIN
+    if word in VAL_FOLDERS:
+        return VAL
+    raise DataError(f"{where} has the split {word!r}; expected {', '.join(TRAIN_FOLDERS + VAL_FOLDERS)}")

@@ -1,0 +1,98 @@
+"""A folder of class folders; symbolic links are followed, each folder once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.layout import is_image, read_layout
+from inceptionv4.data.sources.source import Source, no_images
+from inceptionv4.data.table import Table, Texts
+from inceptionv4.errors import DataError, ImageError
+
+
+class FolderSource(Source):
+    """Files below a folder. The table's containers are folders, as `cat/` relative to the location."""
+
+    @staticmethod
+    def index(root: Path) -> Table:
+        """List the images below `root`.
+
+        Raises:
+            DataError: a folder cannot be listed, no images, or images outside of class folders.
+        """
+        folders: list[str] = []
+        names: list[Texts] = []
+        ignored = 0
+        for folder, files in walk(root):
+            images = [name for name in files if is_image(name)]
+            ignored += len(files) - len(images)
+            folders.append(folder)
+            names.append(Texts.of(images))
+        holding = [number for number, part in enumerate(names) if len(part)]
+        if not holding:
+            raise no_images(str(root), ignored)
+        layout = read_layout([folders[number] for number in holding], str(root))
+        order = [number for number, label in zip(holding, layout.labels, strict=True) if label >= 0]
+        counts = [len(names[number]) for number in order]
+        kept = layout.labels >= 0
+        return Table(
+            containers=tuple(folders),
+            container=np.repeat(np.array(order, np.int32), counts),
+            names=Texts.join([names[number] for number in order]),
+            labels=np.repeat(layout.labels[kept], counts),
+            splits=np.repeat(layout.splits[kept], counts),
+            classes=layout.classes,
+            layout=layout.words,
+            root=layout.root,
+            ignored=ignored,
+        )
+
+    def path(self, row: int) -> str:
+        folder: str = self.table.containers[self.table.container[row]]
+        return folder + self.table.names[row]
+
+    def describe(self, row: int) -> str:
+        return str(Path(self.location) / self.path(row))
+
+    def read(self, row: int) -> bytes:
+        try:
+            return (Path(self.location) / self.path(row)).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
+
+
+def walk(root: Path) -> list[tuple[str, list[str]]]:
+    """All folders below `root` that are not hidden, as `cat/`, sorted, each with the sorted names of its files.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found: list[tuple[str, list[str]]] = []
+    seen: set[tuple[int, int]] = set()
+
+    def visit(folder: Path, prefix: str) -> None:
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        files, folders = [], []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.is_file():
+                    files.append(entry.name)
+        found.append((prefix, sorted(files)))
+        for name in sorted(folders):
+            visit(folder / name, f"{prefix}{name}/")
+
+    try:
+        visit(root, "")
+    except OSError as error:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}") from None
+    return sorted(found)

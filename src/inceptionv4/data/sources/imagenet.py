@@ -1,0 +1,119 @@
+"""ImageNet-1k as it is distributed: `ILSVRC2012_img_train.tar`, `ILSVRC2012_img_val.tar` and the development kit.
+
+The training archive holds an archive a class, named by its wnid. The validation archive holds images without labels;
+these stand in the kit, as numbers that are NOT in the order of the wnids: they are mapped through the kit's own list.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.layout import is_image
+from inceptionv4.data.sources.source import RangeSource
+from inceptionv4.data.sources.tar import list_members
+from inceptionv4.data.table import TRAIN, VAL, Table, Texts
+from inceptionv4.errors import DataError, UsageError
+
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+DEVKIT = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar", "ILSVRC2012_devkit_t12")
+CLASSES = 1000
+
+
+class ImageNetSource(RangeSource):
+    """Images at their offsets in the two archives; classes are wnids, sorted."""
+
+    @staticmethod
+    def index(folder: Path) -> Table:
+        """Read the members of the archives in `folder`.
+
+        Raises:
+            DataError: an archive is damaged, or the kit is missing where validation images need it.
+            UsageError: scipy, which reads the kit, is not installed.
+        """
+        names, container, offsets, sizes, wnids, splits = [], [], [], [], [], []
+        containers: list[Path] = []
+        for archive, split in ((folder / TRAIN_TAR, TRAIN), (folder / VAL_TAR, VAL)):
+            if not archive.is_file():
+                continue
+            members = _train_members(archive) if split == TRAIN else _val_members(archive, folder)
+            for wnid, member in members:
+                names.append(member.name)
+                container.append(len(containers))
+                offsets.append(member.offset_data)
+                sizes.append(member.size)
+                wnids.append(wnid)
+                splits.append(split)
+            containers.append(archive)
+        if not names:
+            raise DataError(f"the ImageNet archives in {folder} hold no images")
+        classes = tuple(sorted(set(wnids)))
+        numbers = {wnid: number for number, wnid in enumerate(classes)}
+        return Table(
+            containers=tuple(map(str, containers)),
+            container=np.array(container, np.int32),
+            names=Texts.of(names),
+            labels=np.array([numbers[wnid] for wnid in wnids], np.int32),
+            splits=np.array(splits if len(containers) > 1 else [0] * len(names), np.int8),
+            classes=classes,
+            layout="ImageNet's archives",
+            place={"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)},
+        )
+
+
+def _train_members(archive: Path) -> list[tuple[str, tarfile.TarInfo]]:
+    """The images of the archives inside the archive, with absolute offsets, and the wnid of each."""
+    found = []
+    with archive.open("rb") as file:
+        for inner in list_members(archive):
+            file.seek(inner.offset_data)
+            try:
+                with tarfile.open(fileobj=file, mode="r:") as images:
+                    found += [(Path(inner.name).stem, member) for member in images if is_image(member.name)]
+            except tarfile.TarError as error:
+                raise DataError(f"{archive}: {inner.name} is damaged ({error}); copy it again") from None
+    return found
+
+
+def _val_members(archive: Path, folder: Path) -> list[tuple[str, tarfile.TarInfo]]:
+    members = sorted((member for member in list_members(archive) if is_image(member.name)), key=lambda m: m.name)
+    wnids = _ground_truth(folder)
+    if len(wnids) != len(members):
+        raise DataError(f"{archive} holds {len(members)} images, but the development kit labels {len(wnids)}")
+    return list(zip(wnids, members, strict=True))
+
+
+def _ground_truth(folder: Path) -> list[str]:
+    """The wnid of each validation image, in the order of their names."""
+    try:
+        from scipy.io import loadmat  # an extra
+    except ImportError:
+        raise UsageError("ImageNet's development kit is read with scipy: pip install 'inceptionv4[imagenet]'") from None
+    synsets = loadmat(io.BytesIO(_kit_file(folder, "meta.mat")), squeeze_me=True, struct_as_record=False)["synsets"]
+    wnid_of = {int(synset.ILSVRC2012_ID): str(synset.WNID) for synset in synsets if int(synset.num_children) == 0}
+    numbers = _kit_file(folder, "ILSVRC2012_validation_ground_truth.txt").split()
+    try:
+        return [wnid_of[int(number)] for number in numbers]
+    except (KeyError, ValueError) as error:
+        raise DataError(f"the development kit in {folder} names a class that its list lacks: {error}") from None
+
+
+def _kit_file(folder: Path, name: str) -> bytes:
+    for kit in (folder / kit for kit in DEVKIT):
+        if kit.is_dir():
+            for path in sorted(kit.rglob(name)):
+                return path.read_bytes()
+        elif kit.is_file():
+            try:
+                with tarfile.open(kit) as archive:
+                    for member in archive:
+                        if member.isreg() and Path(member.name).name == name:
+                            content = archive.extractfile(member)
+                            if content is not None:
+                                return content.read()
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise DataError(f"{kit} is damaged ({error}); copy it again") from None
+    raise DataError(f"no {name} in {folder}: put {DEVKIT[0]} beside {VAL_TAR}, which has no labels of its own")

@@ -1,0 +1,131 @@
+"""Tar shards in webdataset's convention: `key.jpg` beside `key.cls`, whose text is the number of the class.
+
+    name-{0000..0099}.tar                    one set of shards, without a split
+    folder/train-0000.tar folder/val-0000.tar    split by the name before the number
+
+Names of classes come from a `classes.txt` beside the shards, a line each; without one, a class is called by its number.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS, is_image
+from inceptionv4.data.sources.source import RangeSource
+from inceptionv4.data.sources.tar import list_members
+from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
+from inceptionv4.errors import DataError
+
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+NUMBERED = re.compile(r"(?P<name>.+)-\d+\.tar")
+
+
+class ShardSource(RangeSource):
+    """Images at their offsets in many tar files."""
+
+    @staticmethod
+    def index(location: str) -> Table:
+        """Read the members of all shards that `location` names, a pattern or a folder.
+
+        Raises:
+            DataError: a shard is missing or damaged, or an image has no label.
+        """
+        shards = find_shards(location)
+        names: list[str] = []
+        container: list[int] = []
+        offsets: list[int] = []
+        sizes: list[int] = []
+        numbers: list[int] = []
+        for number, shard in enumerate(shards):
+            members = list_members(shard)
+            with shard.open("rb") as file:
+                labels: dict[str, int] = {}
+                for member in members:
+                    if member.name.endswith(".cls"):
+                        file.seek(member.offset_data)
+                        labels[_key(member.name)] = _label(file.read(member.size), f"{shard}:{member.name}")
+            for member in members:
+                if is_image(member.name.rpartition("/")[2]):
+                    if _key(member.name) not in labels:
+                        raise DataError(f"{shard}: {member.name} has no {_key(member.name)}.cls beside it")
+                    names.append(member.name)
+                    container.append(number)
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+                    numbers.append(labels[_key(member.name)])
+        if not names:
+            raise DataError(f"no images in the shards of {location}")
+        classes, labels_of = _classes(shards[0].parent, np.array(numbers, np.int64), location)
+        split_of = np.array([_split(shard.name) for shard in shards], np.int8)
+        return Table(
+            containers=tuple(map(str, shards)),
+            container=np.array(container, np.int32),
+            names=Texts.of(names),
+            labels=labels_of,
+            splits=split_of[container] if len(set(split_of)) > 1 else np.full(len(names), NONE, np.int8),
+            classes=classes,
+            layout=f"{len(shards)} tar shards",
+            place={"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)},
+        )
+
+    def describe(self, row: int) -> str:
+        return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
+
+
+def find_shards(location: str) -> list[Path]:
+    """The files that a pattern such as `name-{0000..0099}.tar` names, or the numbered tar files of a folder.
+
+    Raises:
+        DataError: one of the pattern's files is missing.
+    """
+    match = BRACES.search(location)
+    if not match:
+        return sorted(path for path in Path(location).glob("*.tar") if NUMBERED.fullmatch(path.name))
+    first, last = match.groups()
+    shards = [
+        Path(location[: match.start()] + str(number).zfill(len(first)) + location[match.end() :])
+        for number in range(int(first), int(last) + 1)
+    ]
+    missing = [str(shard) for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise DataError(
+            f"{len(missing)} of the {len(shards)} shards of {location} are missing: {', '.join(missing[:3])}"
+        )
+    return shards
+
+
+def _key(name: str) -> str:
+    """A member's name up to the first dot after its last folder."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _label(content: bytes, name: str) -> int:
+    try:
+        label = int(content)
+    except ValueError:
+        label = -1
+    if label < 0:
+        raise DataError(f"{name} holds {content[:20]!r}, not the number of a class")
+    return label
+
+
+def _split(name: str) -> int:
+    match = NUMBERED.fullmatch(name)
+    prefix = match["name"] if match else ""
+    return TRAIN if prefix in TRAIN_FOLDERS else VAL if prefix in VAL_FOLDERS else NONE
+
+
+def _classes(folder: Path, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of classes and labels: by `classes.txt`, else each number that occurs is a class, in numerical order."""
+    file = folder / "classes.txt"
+    if not file.is_file():
+        values, labels = np.unique(numbers, return_inverse=True)
+        return tuple(map(str, values.tolist())), labels.astype(np.int32)
+    names = tuple(file.read_text(encoding="utf-8").splitlines())
+    if numbers.max() >= len(names):
+        raise DataError(f"{location} has class {numbers.max()}, but {file} names only {len(names)} classes")
+    return names, numbers.astype(np.int32)

@@ -1,0 +1,121 @@
+"""What every format offers: so many samples, their labels, and the bytes of each."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from inceptionv4.data.layout import is_hidden, is_image, read_layout
+from inceptionv4.data.table import Table, Texts
+from inceptionv4.errors import DataError, ImageError
+
+
+class Source(ABC):
+    """Samples by their row in a table. A format says how a row is read; threads may read at the same time."""
+
+    def __init__(self, location: str, table: Table) -> None:
+        self.location, self.table = location, table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 `(n,)`, numbers in `table.classes`."""
+        return self.table.labels
+
+    def path(self, row: int) -> str:
+        """The sample's path below the location, or in its archive."""
+        return self.table.names[row]
+
+    def describe(self, row: int) -> str:
+        """The sample as an error names it."""
+        return f"{self.location}:{self.path(row)}"
+
+    @abstractmethod
+    def read(self, row: int) -> bytes:
+        """The content of the image file.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+
+class RangeSource(Source):
+    """Samples that are ranges of bytes in a few large files, read with `pread`: no lock, and no position to share.
+
+    `place` has the columns `offset` and `size` (int64).
+    """
+
+    def __init__(self, location: str, table: Table) -> None:
+        super().__init__(location, table)
+        self._files: list[int] = []
+        try:
+            for path in table.containers:
+                self._files.append(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            raise DataError(f"cannot open {error.filename}: {error.strerror}") from None
+
+    def __del__(self) -> None:
+        for file in self._files:
+            os.close(file)
+
+    def read_range(self, row: int, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` of the file that holds the sample; fewer where the file ends."""
+        try:
+            return os.pread(self._files[self.table.container[row]], size, offset)
+        except OSError as error:
+            raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
+
+    def read(self, row: int) -> bytes:
+        offset, size = (int(self.table.place[column][row]) for column in ("offset", "size"))
+        content = self.read_range(row, offset, size)
+        if len(content) != size:
+            raise ImageError(f"{self.describe(row)} cannot be read: the file ends before it")
+        return content
+
+
+def table_of_members(archive: Path, paths: list[str], place: dict[str, np.ndarray]) -> Table:
+    """The table of an archive's members, labelled by the folders that they lie in.
+
+    `place` has a row for each of `paths`; members that are no images are left out.
+
+    Raises:
+        DataError: no images, or images outside of class folders.
+    """
+    visible = [row for row, path in enumerate(paths) if not is_hidden(path)]
+    rows = sorted((row for row in visible if is_image(paths[row])), key=paths.__getitem__)
+    ignored = len(visible) - len(rows)
+    if not rows:
+        raise no_images(str(archive), ignored)
+    folders: dict[str, int] = {}
+    folder_of = np.array([folders.setdefault(_folder(paths[row]), len(folders)) for row in rows])
+    layout = read_layout(list(folders), str(archive))
+    kept = layout.labels[folder_of] >= 0
+    chosen = np.array(rows)[kept]
+    return Table(
+        containers=(str(archive),),
+        container=np.zeros(len(chosen), np.int32),
+        names=Texts.of(paths[row] for row in chosen),
+        labels=layout.labels[folder_of][kept],
+        splits=layout.splits[folder_of][kept],
+        classes=layout.classes,
+        layout=layout.words,
+        root=layout.root,
+        ignored=ignored,
+        place={name: column[chosen] for name, column in place.items()},
+    )
+
+
+def _folder(path: str) -> str:
+    folder, slash, _ = path.rpartition("/")
+    return folder + slash
+
+
+def no_images(location: str, ignored: int) -> DataError:
+    """The error of a place that holds no images, only `ignored` other files."""
+    other = f", only {ignored} other files" if ignored else ""
+    return DataError(f"no images in {location}{other}; expected class folders such as cat/1.jpg, dog/2.jpg")

@@ -1,0 +1,324 @@
+"""Every layout with real files: read in place, equal to the folder that it was made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+import scipy.io
+from PIL import Image
+from pyarrow import parquet
+
+from inceptionv4.data import cache
+from inceptionv4.data.decode import decode
+from inceptionv4.data.index import Samples, open_source, read_dataset
+from inceptionv4.data.sources.folder import FolderSource
+from inceptionv4.data.table import Texts
+from inceptionv4.errors import DataError, ImageError
+
+
+def contents(samples: Samples) -> list[tuple[str, bytes]]:
+    """Class name and bytes of every sample, sorted."""
+    return sorted((samples.classes[label], samples.read(index)) for index, label in enumerate(samples.labels))
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def jpegs(folder: Path, split: str) -> list[tuple[str, str, bytes]]:
+    """Class, file name and bytes of the textures' images."""
+    return [(path.parent.name, path.name, path.read_bytes()) for path in sorted((folder / split).rglob("*.jpg"))]
+
+
+def assert_equal_to_textures(location: str | Path, textures: Path) -> None:
+    ours, theirs = read_dataset(location), read_dataset(textures)
+    assert ours.has_val
+    assert ours.classes == theirs.classes
+    assert contents(ours.train) == contents(theirs.train)
+    assert contents(ours.val) == contents(theirs.val)
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "textures/"])
+def test_a_tar_is_read_in_place(textures: Path, tmp_path: Path, prefix: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(textures, prefix or ".", recursive=True) if prefix != "./" else archive.add(textures, ".")
+    assert_equal_to_textures(tmp_path / "a.tar", textures)
+
+
+def test_a_tar_with_links_devices_and_members_that_climb_out(textures: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for split in ("train", "val"):
+            for name, file, content in jpegs(textures, split):
+                add(archive, f"{split}/{name}/{file}", content)
+        for kind, name in ((tarfile.SYMTYPE, "train/brick/link.jpg"), (tarfile.CHRTYPE, "train/brick/device.jpg")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    before = sorted(tmp_path.rglob("*"))
+    assert_equal_to_textures(tmp_path / "a.tar", textures)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_compressed_and_cut_tars_are_refused(textures: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        archive.add(textures / "val", "val")
+    with pytest.raises(DataError, match=r"a\.tar\.gz is compressed as a whole.*decompress it"):
+        read_dataset(tmp_path / "a.tar.gz")
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        archive.add(textures / "val", "val")
+    content = (tmp_path / "b.tar").read_bytes()
+    (tmp_path / "b.tar").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"b\.tar is (cut short|no complete)"):
+        read_dataset(tmp_path / "b.tar")
+
+
+def test_zip_members_that_cannot_be_read_in_place_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a/1.png", b"x")
+    with pytest.raises(DataError, match=r"a/1\.png is packed by method 14; pack the class folders stored or deflated"):
+        read_dataset(tmp_path / "a.zip")
+
+
+def test_a_zip_member_that_lies_about_its_size_is_no_bomb(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.png", b"\0" * 50_000_000)
+        archive.writestr("b/1.png", b"x")
+    content = (tmp_path / "a.zip").read_bytes()
+    size = (50_000_000).to_bytes(4, "little")
+    assert content.count(size) == 2
+    (tmp_path / "a.zip").write_bytes(content.replace(size, (1000).to_bytes(4, "little")))
+    with pytest.raises(ImageError, match=r"a/1\.png cannot be read: it does not match its checksum"):
+        open_source(tmp_path / "a.zip").read(0)
+
+
+def write_shards(textures: Path, folder: Path, split: str, count: int) -> None:
+    folder.mkdir(exist_ok=True)
+    names = sorted(path.name for path in (textures / split).iterdir())
+    samples = jpegs(textures, split)
+    for shard in range(count):
+        with tarfile.open(folder / f"{split}-{shard:04}.tar", "w") as archive:
+            for number, (name, _, content) in enumerate(samples[shard::count]):
+                add(archive, f"{shard}-{number}.cls", str(names.index(name)).encode())
+                add(archive, f"{shard}-{number}.jpg", content)
+
+
+def test_shards_in_a_folder_and_by_pattern(textures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    write_shards(textures, folder, "train", 3)
+    write_shards(textures, folder, "val", 2)
+    assert read_dataset(folder).classes == ("0", "1", "2")
+    (folder / "classes.txt").write_text("brick\ngrass\ngravel\n")
+    assert_equal_to_textures(folder, textures)
+    train = read_dataset(f"{folder}/train-{{0000..0002}}.tar")
+    assert not train.has_val
+    assert contents(train.all()) == contents(read_dataset(textures).train)
+    with pytest.raises(DataError, match=r"2 of the 5 shards of .* are missing: .*train-0003\.tar"):
+        read_dataset(f"{folder}/train-{{0000..0004}}.tar")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"cat", "holds b'cat', not the number"), (None, r"has no a\.cls beside")]
+)
+def test_shards_without_labels_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    with tarfile.open(tmp_path / "x-0.tar", "w") as archive:
+        add(archive, "a.jpg", b"")
+        if content is not None:
+            add(archive, "a.cls", content)
+    with pytest.raises(DataError, match=message):
+        read_dataset(f"{tmp_path}/x-{{0..0}}.tar")
+
+
+def make_cifar(folder: Path, binary: bool) -> np.ndarray:
+    """Twenty records a batch of known pixels, in the form of the authors."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (6, 20, 3, 32, 32), dtype=np.uint8)
+    for number, batch in enumerate(images):
+        name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
+        labels = [(record + number) % 10 for record in range(20)]
+        if binary:
+            records = [bytes([label]) + image.tobytes() for label, image in zip(labels, batch, strict=True)]
+            (folder / f"{name}.bin").write_bytes(b"".join(records))
+        else:
+            # As Python 2 wrote them: string keys, protocol 2.
+            values = {b"labels": labels, b"data": batch.reshape(20, -1)}
+            (folder / name).write_bytes(pickle.dumps(values, protocol=4))
+    return images
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("wrapped", ["", "cifar-10-batches-{}"])
+def test_cifar_10_in_both_forms(tmp_path: Path, binary: bool, wrapped: str) -> None:
+    images = make_cifar(tmp_path / "cifar" / wrapped.format("bin" if binary else "py"), binary)
+    dataset = read_dataset(tmp_path / "cifar")
+    assert dataset.classes[3] == "cat"
+    assert (len(dataset.train), len(dataset.val)) == (100, 20)
+    for samples, part in ((dataset.train, images[:5].reshape(-1, 3, 32, 32)), (dataset.val, images[5])):
+        pixels = sorted(np.asarray(decode(samples.read(index), "a")).tobytes() for index in range(len(samples)))
+        assert pixels == sorted(image.transpose(1, 2, 0).tobytes() for image in part)
+    for index in range(20):
+        record = int(Path(dataset.val.path(index)).stem)
+        assert dataset.val.labels[index] == (record + 5) % 10
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        import os
+
+        return os.system, ("touch /tmp/inceptionv4-was-run",)
+
+
+def test_a_malicious_cifar_batch_is_refused_and_not_run(tmp_path: Path) -> None:
+    make_cifar(tmp_path / "cifar", binary=False)
+    (tmp_path / "cifar/data_batch_3").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match=r"data_batch_3 holds (posix|nt)\.system, which no CIFAR-10 batch does"):
+        read_dataset(tmp_path / "cifar")
+    assert not Path("/tmp/inceptionv4-was-run").exists()
+
+
+def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
+    """The kit numbers its classes otherwise than by sorted wnid, as the real one does."""
+    wnids = {"brick": "n03", "grass": "n01", "gravel": "n02"}
+    numbers = {"brick": 2, "grass": 3, "gravel": 1}
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+        for name, wnid in wnids.items():
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w") as inner:
+                for other, file, image in jpegs(textures, "train"):
+                    if other == name:
+                        add(inner, f"{wnid}_{Path(file).stem}.JPEG", image)
+            add(outer, f"{wnid}.tar", content.getvalue())
+    validation = jpegs(textures, "val")[::-1]
+    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as archive:
+        for number, (_, _, image) in reversed(list(enumerate(validation, start=1))):
+            add(archive, f"ILSVRC2012_val_{number:08}.JPEG", image)
+    with pytest.raises(DataError, match="put ILSVRC2012_devkit_t12.tar.gz beside ILSVRC2012_img_val.tar"):
+        read_dataset(tmp_path)
+
+    dtype = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
+    synsets = [(numbers[name], wnid, 0) for name, wnid in wnids.items()] + [(4, "n99", 3)]
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": np.array(synsets, dtype=dtype)})
+    truth = "\n".join(str(numbers[name]) for name, _, _ in validation)
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as kit:
+        add(kit, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+        add(kit, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
+    ours, theirs = read_dataset(tmp_path), read_dataset(textures)
+    assert ours.classes == ("n01", "n02", "n03")
+    for mine, reference in ((ours.train, theirs.train), (ours.val, theirs.val)):
+        assert contents(mine) == sorted((wnids[name], content) for name, content in contents(reference))
+
+
+def write_csv(folder: Path, textures: Path, columns: list[str], name: str = "labels.csv") -> Path:
+    with (folder / name).open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        for split in ("train", "val"):
+            for label, image, content in jpegs(textures, split):
+                path = folder / "images" / f"{split}-{label}-{image}"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                row = {"file_name": f"images/{path.name}", "label": label, "split": split, "note": "x, y"}
+                table.writerow([row[column] for column in columns])
+    return folder / name
+
+
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_csv(textures: Path, tmp_path: Path, by_folder: bool) -> None:
+    file = write_csv(tmp_path, textures, ["label", "note", "split", "file_name"])
+    assert_equal_to_textures(tmp_path if by_folder else file, textures)
+    plain = read_dataset(write_csv(tmp_path, textures, ["file_name", "label"], "other.csv"))
+    assert not plain.has_val
+    assert contents(plain.all()) == contents(read_dataset(textures).all())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", r"labels\.csv:1 has the columns a, b; expected file_name,label"),
+        ("file_name,label\nnothing.jpg,cat\n", r"labels\.csv:2 names nothing\.jpg, which is not there"),
+        ("file_name,label\nlabels.csv,\n", r"labels\.csv:2 has no file_name or no label"),
+        ("file_name,label\n", "lists no images"),
+        ("file_name,label,split\nlabels.csv,a,other\n", r"labels\.csv:2 has the split 'other'; expected train"),
+        ("file_name,label,split\nlabels.csv,a,train\nlabels.csv,b,\n", "some lines have a split and some have none"),
+    ],
+)
+def test_a_bad_csv_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_parquet_as_hugging_face_writes_it(textures: Path, tmp_path: Path) -> None:
+    names = ["brick", "grass", "gravel"]
+    (tmp_path / "data").mkdir()
+    for split, file in (("train", "train-00000-of-00001"), ("val", "validation-00000-of-00001")):
+        samples = jpegs(textures, split)
+        images = [{"bytes": content, "path": name} for _, name, content in samples]
+        labels = [names.index(label) for label, _, _ in samples]
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = pyarrow.table({"image": images, "label": labels})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        parquet.write_table(table, tmp_path / "data" / f"{file}.parquet", row_group_size=16)
+    assert_equal_to_textures(tmp_path, textures)
+    assert_equal_to_textures(tmp_path / "data", textures)
+    single = read_dataset(tmp_path / "data/train-00000-of-00001.parquet")
+    assert contents(single.all()) == contents(read_dataset(textures).train)
+
+    parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match="has the columns text; expected an image and a label"):
+        read_dataset(tmp_path / "bad.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="is no complete parquet file"):
+        read_dataset(tmp_path / "bad.parquet")
+
+
+def test_texts_are_strings_whatever_their_bytes() -> None:
+    strings = ["", "a", "ü", "caf\udce9.jpg", "", "日本"]
+    texts = Texts.join([Texts.of(strings[:2]), Texts.of([]), Texts.of(strings[2:])])
+    assert [texts[index] for index in range(len(texts))] == strings
+
+
+def test_the_cache_notices_every_change_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "WORTHWHILE", 1)
+    root = tmp_path / "data"
+    for path in ("a/1.png", "a/2.png", "b/deep/3.png", "b/deep/4.png"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / path)
+    calls = []
+    original = FolderSource.index
+    monkeypatch.setattr(FolderSource, "index", staticmethod(lambda path: calls.append(path) or original(path)))
+
+    def paths() -> list[str]:
+        samples = read_dataset(root).all()
+        return sorted(samples.path(index) for index in range(len(samples)))
+
+    first = paths()
+    assert paths() == first
+    assert len(calls) == 1
+    changes = [
+        (lambda: (root / "b/deep/5.png").write_bytes(b"x"), ["b/deep/5.png"]),
+        (lambda: (root / "b/deep/5.png").rename(root / "b/deep/6.png"), ["b/deep/6.png"]),
+        (lambda: (root / "c/d").mkdir(parents=True), ["b/deep/6.png"]),
+        (lambda: (root / "c/d/7.png").write_bytes(b"x"), ["b/deep/6.png", "c/d/7.png"]),
+    ]
+    for number, (change, more) in enumerate(changes, start=2):
+        change()
+        assert paths() == sorted(first + more)
+        assert len(calls) == number
+    kept = next((tmp_path / "cache").rglob("*.npz"))
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert paths() == sorted([*first, *more])
+    assert len(calls) == len(changes) + 2
+    assert not [path for path in root.rglob("*") if path.suffix not in ("", ".png")]
