@@ -23,7 +23,7 @@ def test_prediction_and_evaluation_prepare_identical_pixels(narrow_model: Path, 
     batch = next(evaluation_batches(samples, preprocessing, batch_size=45, workers=0))
     for index in range(45):
         pixels = evaluation_crop(decode(samples.read(index), "a"), preprocessing)
-        assert np.array_equal(batch.images[index].numpy(), pixels)
+        assert np.array_equal(batch.images[index].permute(1, 2, 0).numpy(), pixels)
 
 
 def test_answers_do_not_depend_on_their_batch(narrow_model: Path, textures: Path) -> None:
@@ -39,8 +39,8 @@ def test_answers_do_not_depend_on_their_batch(narrow_model: Path, textures: Path
 
 def test_probabilities_are_the_networks_softmax(narrow_model: Path) -> None:
     classifier = Classifier.load(narrow_model, device="cpu")
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 75, 75, 3), dtype=np.uint8)
-    floats = (torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.5
+    pixels = torch.randint(0, 256, (3, 3, 75, 75), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    floats = (pixels.double() / 255 - 0.5) / 0.5
     with torch.no_grad():
         expected = classifier.network.double()(floats).softmax(1)
     classifier.network.float()

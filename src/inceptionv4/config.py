@@ -14,6 +14,7 @@ from inceptionv4.settings import Given, Section, build, read_yaml, setting
 from inceptionv4.spec import Preprocessing
 
 Precision = Literal["auto", "fp32", "bf16"]
+Sampling = Literal["natural", "balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,13 @@ class DataConfig(Section):
     path: str | None = setting(None, "folder or .zip of labelled images, or digits")
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
+    )
+    sampling: Sampling = setting("natural", "natural: each image once an epoch; balanced: each class equally often")
+    on_error: Literal["raise", "skip"] = setting(
+        "skip", "training images that cannot be decoded: skip up to 1 %, or raise"
+    )
+    scaled_decoding: bool = setting(
+        True, "decode large JPEGs at 1/2, 1/4 or 1/8 where the crop has one and a half times the pixels needed"
     )
     workers: int | None = setting(
         None, "threads that decode; null: one on a CPU, one a core on an accelerator", at_least=0
@@ -90,6 +98,9 @@ class ScheduleConfig(Section):
 class TrainingConfig(Section):
     batch_size: int = setting(32, "images a step", at_least=2)
     label_smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: the loss of an image counts in inverse proportion to the size of its class"
+    )
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inceptionv4.data.decode import decode
 from inceptionv4.data.layout import is_image
 from inceptionv4.data.sources.folder import walk
-from inceptionv4.data.transforms import evaluation_crop, normalize
+from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
 from inceptionv4.errors import ImageError, UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, select_device
@@ -90,21 +91,20 @@ class Classifier:
         while names := list(islice(rest, BATCH_SIZE)):
             prepared = [self._prepare(Path(name)) for name in names]
             pixels = [item for item in prepared if not isinstance(item, str)]
-            guesses = iter(self._guess(np.stack(pixels), top) if pixels else [])
+            guesses = iter(self._guess(as_batch(pixels, self.spec.preprocessing.size), top) if pixels else [])
             for name, item in zip(names, prepared, strict=True):
                 if isinstance(item, str):
                     yield Prediction(str(name), (), error=item)
                 else:
                     yield Prediction(str(name), next(guesses))
 
-    def probabilities(self, images: np.ndarray) -> torch.Tensor:
-        """uint8 `(B, size, size, 3)` to float32 probabilities `(B, classes)` on the CPU."""
+    def probabilities(self, images: Tensor) -> Tensor:
+        """uint8 `(B, 3, size, size)` to float32 probabilities `(B, classes)` on the CPU."""
         with torch.inference_mode(), self.device.autocast():
-            batch = torch.from_numpy(images).to(self.device.device)
-            logits: torch.Tensor = self.network(normalize(batch, self.spec.preprocessing))
+            logits: Tensor = self.network(normalize(images.to(self.device.device), self.spec.preprocessing))
         return logits.float().softmax(dim=1).cpu()
 
-    def _guess(self, images: np.ndarray, top: int) -> list[tuple[Guess, ...]]:
+    def _guess(self, images: Tensor, top: int) -> list[tuple[Guess, ...]]:
         best = self.probabilities(images).topk(min(top, len(self.spec.classes)))
         return [
             tuple(Guess(self.spec.classes[i], p) for i, p in zip(numbers, values, strict=True))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import pickle
 import tarfile
 import zipfile
@@ -13,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
-import scipy.io
+from layouts import WNIDS, add, jpegs, make_cifar, write_csv, write_imagenet, write_parquet, write_shard_folder
 from PIL import Image
 from pyarrow import parquet
 
@@ -28,17 +25,6 @@ from inceptionv4.errors import DataError, ImageError
 def contents(samples: Samples) -> list[tuple[str, bytes]]:
     """Class name and bytes of every sample, sorted."""
     return sorted((samples.classes[label], samples.read(index)) for index, label in enumerate(samples.labels))
-
-
-def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
-def jpegs(folder: Path, split: str) -> list[tuple[str, str, bytes]]:
-    """Class, file name and bytes of the textures' images."""
-    return [(path.parent.name, path.name, path.read_bytes()) for path in sorted((folder / split).rglob("*.jpg"))]
 
 
 def assert_equal_to_textures(location: str | Path, textures: Path) -> None:
@@ -102,23 +88,11 @@ def test_a_zip_member_that_lies_about_its_size_is_no_bomb(tmp_path: Path) -> Non
         open_source(tmp_path / "a.zip").read(0)
 
 
-def write_shards(textures: Path, folder: Path, split: str, count: int) -> None:
-    folder.mkdir(exist_ok=True)
-    names = sorted(path.name for path in (textures / split).iterdir())
-    samples = jpegs(textures, split)
-    for shard in range(count):
-        with tarfile.open(folder / f"{split}-{shard:04}.tar", "w") as archive:
-            for number, (name, _, content) in enumerate(samples[shard::count]):
-                add(archive, f"{shard}-{number}.cls", str(names.index(name)).encode())
-                add(archive, f"{shard}-{number}.jpg", content)
-
-
 def test_shards_in_a_folder_and_by_pattern(textures: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "shards"
-    write_shards(textures, folder, "train", 3)
-    write_shards(textures, folder, "val", 2)
+    folder = write_shard_folder(textures, tmp_path / "shards")
+    (folder / "classes.txt").rename(tmp_path / "classes.txt")
     assert read_dataset(folder).classes == ("0", "1", "2")
-    (folder / "classes.txt").write_text("brick\ngrass\ngravel\n")
+    (tmp_path / "classes.txt").rename(folder / "classes.txt")
     assert_equal_to_textures(folder, textures)
     train = read_dataset(f"{folder}/train-{{0000..0002}}.tar")
     assert not train.has_val
@@ -137,23 +111,6 @@ def test_shards_without_labels_are_refused(tmp_path: Path, content: bytes | None
             add(archive, "a.cls", content)
     with pytest.raises(DataError, match=message):
         read_dataset(f"{tmp_path}/x-{{0..0}}.tar")
-
-
-def make_cifar(folder: Path, binary: bool) -> np.ndarray:
-    """Twenty records a batch of known pixels, in the form of the authors."""
-    folder.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 256, (6, 20, 3, 32, 32), dtype=np.uint8)
-    for number, batch in enumerate(images):
-        name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
-        labels = [(record + number) % 10 for record in range(20)]
-        if binary:
-            records = [bytes([label]) + image.tobytes() for label, image in zip(labels, batch, strict=True)]
-            (folder / f"{name}.bin").write_bytes(b"".join(records))
-        else:
-            # As Python 2 wrote them: string keys, protocol 2.
-            values = {b"labels": labels, b"data": batch.reshape(20, -1)}
-            (folder / name).write_bytes(pickle.dumps(values, protocol=4))
-    return images
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -187,50 +144,16 @@ def test_a_malicious_cifar_batch_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
-    """The kit numbers its classes otherwise than by sorted wnid, as the real one does."""
-    wnids = {"brick": "n03", "grass": "n01", "gravel": "n02"}
-    numbers = {"brick": 2, "grass": 3, "gravel": 1}
-    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
-        for name, wnid in wnids.items():
-            content = io.BytesIO()
-            with tarfile.open(fileobj=content, mode="w") as inner:
-                for other, file, image in jpegs(textures, "train"):
-                    if other == name:
-                        add(inner, f"{wnid}_{Path(file).stem}.JPEG", image)
-            add(outer, f"{wnid}.tar", content.getvalue())
-    validation = jpegs(textures, "val")[::-1]
-    with tarfile.open(tmp_path / "ILSVRC2012_img_val.tar", "w") as archive:
-        for number, (_, _, image) in reversed(list(enumerate(validation, start=1))):
-            add(archive, f"ILSVRC2012_val_{number:08}.JPEG", image)
+    write_imagenet(textures, tmp_path)
+    kit = tmp_path / "ILSVRC2012_devkit_t12.tar.gz"
+    kit.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="put ILSVRC2012_devkit_t12.tar.gz beside ILSVRC2012_img_val.tar"):
         read_dataset(tmp_path)
-
-    dtype = [("ILSVRC2012_ID", object), ("WNID", object), ("num_children", object)]
-    synsets = [(numbers[name], wnid, 0) for name, wnid in wnids.items()] + [(4, "n99", 3)]
-    meta = io.BytesIO()
-    scipy.io.savemat(meta, {"synsets": np.array(synsets, dtype=dtype)})
-    truth = "\n".join(str(numbers[name]) for name, _, _ in validation)
-    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as kit:
-        add(kit, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
-        add(kit, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
+    (tmp_path / "elsewhere").rename(kit)
     ours, theirs = read_dataset(tmp_path), read_dataset(textures)
     assert ours.classes == ("n01", "n02", "n03")
     for mine, reference in ((ours.train, theirs.train), (ours.val, theirs.val)):
-        assert contents(mine) == sorted((wnids[name], content) for name, content in contents(reference))
-
-
-def write_csv(folder: Path, textures: Path, columns: list[str], name: str = "labels.csv") -> Path:
-    with (folder / name).open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        for split in ("train", "val"):
-            for label, image, content in jpegs(textures, split):
-                path = folder / "images" / f"{split}-{label}-{image}"
-                path.parent.mkdir(exist_ok=True)
-                path.write_bytes(content)
-                row = {"file_name": f"images/{path.name}", "label": label, "split": split, "note": "x, y"}
-                table.writerow([row[column] for column in columns])
-    return folder / name
+        assert contents(mine) == sorted((WNIDS[name], content) for name, content in contents(reference))
 
 
 @pytest.mark.parametrize("by_folder", [True, False])
@@ -260,16 +183,7 @@ def test_a_bad_csv_is_named_with_its_line(tmp_path: Path, text: str, message: st
 
 
 def test_parquet_as_hugging_face_writes_it(textures: Path, tmp_path: Path) -> None:
-    names = ["brick", "grass", "gravel"]
-    (tmp_path / "data").mkdir()
-    for split, file in (("train", "train-00000-of-00001"), ("val", "validation-00000-of-00001")):
-        samples = jpegs(textures, split)
-        images = [{"bytes": content, "path": name} for _, name, content in samples]
-        labels = [names.index(label) for label, _, _ in samples]
-        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
-        table = pyarrow.table({"image": images, "label": labels})
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-        parquet.write_table(table, tmp_path / "data" / f"{file}.parquet", row_group_size=16)
+    write_parquet(textures, tmp_path)
     assert_equal_to_textures(tmp_path, textures)
     assert_equal_to_textures(tmp_path / "data", textures)
     single = read_dataset(tmp_path / "data/train-00000-of-00001.parquet")

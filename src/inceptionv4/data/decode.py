@@ -10,8 +10,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inceptionv4.errors import ImageError
 
+# Our own limit of pixels is checked; damaged metadata and palettes with transparency are no news to a user. The filter
+# stands for the whole process: `catch_warnings` around each image would not be safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Decoders that are tried. Pillow knows more, some of which start other programs."""
+
+DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error)
+"""What Pillow raises on damaged files, each decoder its own."""
 
 MAX_PIXELS = 2**27
 """134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
@@ -28,23 +35,19 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
     if not content:
         raise ImageError(f"{name} is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own limit is checked below; a palette with transparent bytes is no news to a user.
-            warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
-            image.load()
-            if exif_orientation:
-                image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+        image.load()
+        if exif_orientation:
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image: its content is none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error) as error:
-        # What Pillow's decoders raise on damaged files, each its own.
+    except DAMAGE as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from None
 
 

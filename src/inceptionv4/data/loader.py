@@ -1,4 +1,4 @@
-"""Batches of samples: the same ones in the same order with the same pixels, whatever the number of workers.
+"""Batches of samples: the same ones in the same order with the same pixels, whatever the number of workers and ranks.
 
 Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
 are, and a thread cannot be killed from under the training.
@@ -7,21 +7,25 @@ are, and a thread cannot be killed from under the training.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from inceptionv4.config import AugmentConfig
+from inceptionv4.config import Config
+from inceptionv4.data.augment import View, recolor, sample_generator, training_view
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples
-from inceptionv4.data.transforms import evaluation_crop, sample_generator, training_crop
-from inceptionv4.errors import DataError, ImageError
+from inceptionv4.data.order import epoch_order
+from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
+from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
+
+Item = TypeVar("Item")
 
 MAX_BAD_SHARE = 0.01
 """Of the training images that may be skipped because they cannot be decoded."""
@@ -31,141 +35,163 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """uint8 images `(B, size, size, 3)`, int64 labels and sample numbers `(B,)`, and why others have no pixels."""
+    """uint8 images `(B, 3, size, size)`, int64 labels and sample numbers `(B,)`."""
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-    bad: dict[int, str]
+    light: Tensor | None = None
+    """float32 `(B, 3)`, changes of light that are still to be made; None: none."""
+    bad: dict[int, str] = field(default_factory=dict)
+    """Sample numbers that have no image here, and why."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-
-Crop = Callable[[Image.Image, int], np.ndarray]
-"""A decoded image and its sample number to uint8 `(size, size, 3)`."""
-
-
-def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of `size` samples in one epoch: a permutation that depends on these three numbers alone."""
-    return np.random.default_rng((seed, epoch)).permutation(size)
+    def to_input(self, device: torch.device, preprocessing: Preprocessing) -> Tensor:
+        """The network's input on `device`: float32 `(B, 3, size, size)`."""
+        images = self.images.to(device, non_blocking=True)
+        if self.light is None:
+            return normalize(images, preprocessing)
+        return recolor(images, self.light.to(device, non_blocking=True), preprocessing)
 
 
 class TrainingLoader:
-    """Epochs of full batches, each image at most once an epoch.
+    """Epochs of full batches, in an order that depends on the seed, the epoch and the data alone.
 
-    The images of a last, incomplete batch sit that epoch out; the next epoch's order is another one. Images that
-    cannot be decoded are skipped and collected in `bad`.
+    A batch is that of all ranks together; each rank gets an equal part of it, so that any number of ranks, and any
+    number of workers, sees the same batches. The images of a last, incomplete batch sit that epoch out; the next
+    epoch's order is another one. Training images that cannot be decoded are skipped and collected in `bad`, or raise,
+    as `data.on_error` says.
     """
 
-    def __init__(
-        self,
-        samples: Samples,
-        preprocessing: Preprocessing,
-        augment: AugmentConfig,
-        *,
-        batch_size: int,
-        seed: int,
-        workers: int,
-    ) -> None:
-        self.samples, self.preprocessing, self.augment = samples, preprocessing, augment
-        self.batch_size = min(batch_size, len(samples))
-        self.seed, self.workers = seed, workers
+    def __init__(self, samples: Samples, config: Config, *, workers: int, rank: int = 0, ranks: int = 1) -> None:
+        """Raises:
+        ConfigError: the batch cannot be divided among the ranks.
+        """
+        self.samples, self.config = samples, config
+        self.workers, self.rank, self.ranks = workers, rank, ranks
+        self.batch_size = min(config.training.batch_size, len(samples) // ranks * ranks)
+        if self.batch_size == 0 or self.batch_size % ranks:
+            raise ConfigError(
+                f"training.batch_size must be a multiple of the {ranks} processes, got {config.training.batch_size} "
+                f"for {len(samples)} images"
+            )
         self.bad: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self.samples) // self.batch_size
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`, from 0; each holds two images or more.
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number` from batch `start` on, both from 0; each holds two images or more.
 
         Raises:
+            ImageError: an image cannot be decoded, and `data.on_error` is `raise`.
             DataError: more than 1 % of the images cannot be decoded.
         """
+        config = self.config
 
-        def crop(image: Image.Image, index: int) -> np.ndarray:
-            generator = sample_generator(self.seed, number, index)
-            return training_crop(image, self.preprocessing, self.augment, generator)
+        def prepare(draw: int) -> View:
+            index = draw % len(self.samples)
+            return training_view(
+                self.samples.read(index),
+                self.samples.describe(index),
+                config.image,
+                config.augment,
+                sample_generator(config.seed, number, draw),
+                scaled_decoding=config.data.scaled_decoding,
+            )
 
-        order = epoch_order(len(self.samples), self.seed, number)[: len(self) * self.batch_size]
-        for batch in _batches(self.samples, order.reshape(len(self), -1), crop, self.preprocessing, self.workers):
-            self.bad |= batch.bad
-            if len(self.bad) > MAX_BAD_SHARE * len(self.samples):
-                raise DataError(
-                    f"{len(self.bad)} of {len(self.samples)} training images cannot be decoded, more than "
-                    f"{MAX_BAD_SHARE:.0%}; repair or remove them: {'; '.join(list(self.bad.values())[:5])}"
-                )
+        draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
+        draws = draws[: len(self) * self.batch_size].reshape(len(self), self.ranks, -1)[start:, self.rank]
+        for part, prepared in _prepared(draws, prepare, self.workers):
+            batch = self._collate(part % len(self.samples), prepared)
+            self._count(batch.bad)
             if len(batch) > 1:  # a batch norm needs two
                 yield batch
 
+    def _collate(self, indices: np.ndarray, views: list[View | ImageError]) -> Batch:
+        good = [row for row, view in enumerate(views) if isinstance(view, View)]
+        size = self.config.image.size
+        images = np.empty((len(good), 3, size, size), np.uint8)
+        light = np.empty((len(good), 3), np.float32)
+        for row, view in enumerate(view for view in views if isinstance(view, View)):
+            images[row], light[row] = view.pixels, view.light
+        numbers = indices[good]
+        return Batch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(self.samples.labels[numbers].astype(np.int64)),
+            indices=torch.from_numpy(numbers),
+            light=torch.from_numpy(light) if self.config.augment.color else None,
+            bad=_reasons(indices, views),
+        )
+
+    def _count(self, bad: dict[int, str]) -> None:
+        self.bad |= bad
+        if bad and self.config.data.on_error == "raise":
+            raise ImageError(f"{next(iter(bad.values()))}; --data.on_error skip leaves up to {MAX_BAD_SHARE:.0%} out")
+        if len(self.bad) > MAX_BAD_SHARE * len(self.samples):
+            raise DataError(
+                f"{len(self.bad)} of {len(self.samples)} training images cannot be decoded, more than "
+                f"{MAX_BAD_SHARE:.0%}; repair or remove them (`inceptionv4 data doctor` lists all): "
+                f"{'; '.join(list(self.bad.values())[:5])}"
+            )
+
 
 def evaluation_batches(
-    samples: Samples, preprocessing: Preprocessing, *, batch_size: int, workers: int
+    samples: Samples, preprocessing: Preprocessing, *, batch_size: int, workers: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[Batch]:
-    """Every sample exactly once, in order, the last batch as small as it comes.
+    """Every sample exactly once on one of the ranks, in order, the last batch as small as it comes.
 
     Raises:
         ImageError: an image cannot be decoded; the message names it.
     """
 
-    def crop(image: Image.Image, index: int) -> np.ndarray:
+    def prepare(index: int) -> np.ndarray:
+        image = decode(samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation)
         return evaluation_crop(image, preprocessing)
 
-    numbers = np.arange(len(samples))
-    batches = (numbers[start : start + batch_size] for start in range(0, len(samples), batch_size))
-    for batch in _batches(samples, batches, crop, preprocessing, workers):
-        for reason in batch.bad.values():
+    numbers = np.arange(rank, len(samples), ranks)
+    batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
+    for indices, prepared in _prepared(batches, prepare, workers):
+        for reason in _reasons(indices, prepared).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
-        yield batch
+        images = [item for item in prepared if isinstance(item, np.ndarray)]
+        labels = torch.from_numpy(samples.labels[indices].astype(np.int64))
+        yield Batch(as_batch(images, preprocessing.size), labels, torch.from_numpy(indices))
 
 
-def _batches(
-    samples: Samples, batches: Iterable[np.ndarray], crop: Crop, preprocessing: Preprocessing, workers: int
-) -> Iterator[Batch]:
-    """The samples of each of `batches`, prepared by `workers` threads ahead of their use, or by the caller's if 0."""
+def _reasons(indices: np.ndarray, prepared: list[Any]) -> dict[int, str]:
+    return {
+        index: str(item) for index, item in zip(indices.tolist(), prepared, strict=True) if isinstance(item, ImageError)
+    }
 
-    def prepare(index: int) -> np.ndarray | str:
-        """The sample's pixels, or the reason why there are none."""
+
+def _prepared(
+    batches: Iterable[np.ndarray], prepare: Callable[[int], Item], workers: int
+) -> Iterator[tuple[np.ndarray, list[Item | ImageError]]]:
+    """The items of each of `batches`, made by `workers` threads ahead of their use, or by the caller's if 0."""
+
+    def attempt(number: int) -> Item | ImageError:
         try:
-            image = decode(
-                samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation
-            )
+            return prepare(number)
         except ImageError as error:
-            return str(error)
-        return crop(image, index)
-
-    def collate(indices: Sequence[int], prepared: Iterable[np.ndarray | str]) -> Batch:
-        bad: dict[int, str] = {}
-        good: dict[int, np.ndarray] = {}
-        for index, item in zip(indices, prepared, strict=True):
-            if isinstance(item, str):
-                bad[index] = item
-            else:
-                good[index] = item
-        size = preprocessing.size
-        images = np.stack(list(good.values())) if good else np.empty((0, size, size, 3), np.uint8)
-        numbers = np.array(list(good), dtype=np.int64)
-        return Batch(
-            torch.from_numpy(images),
-            torch.from_numpy(samples.labels[numbers].astype(np.int64)),
-            torch.from_numpy(numbers),
-            bad,
-        )
+            return error
 
     if workers == 0:
         for batch in batches:
-            yield collate(batch.tolist(), map(prepare, batch.tolist()))
+            yield batch, list(map(attempt, batch.tolist()))
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
-        ahead: deque[tuple[list[int], list[Future[np.ndarray | str]]]] = deque()
+        ahead: deque[tuple[np.ndarray, list[Future[Item | ImageError]]]] = deque()
         for batch in batches:
-            ahead.append((batch.tolist(), [pool.submit(prepare, index) for index in batch.tolist()]))
+            ahead.append((batch, [pool.submit(attempt, number) for number in batch.tolist()]))
             if len(ahead) > BATCHES_AHEAD:
-                indices, futures = ahead.popleft()
-                yield collate(indices, (future.result() for future in futures))
-        for indices, futures in ahead:
-            yield collate(indices, (future.result() for future in futures))
+                first, futures = ahead.popleft()
+                yield first, [future.result() for future in futures]
+        for first, futures in ahead:
+            yield first, [future.result() for future in futures]
     finally:
         pool.shutdown(cancel_futures=True)

@@ -10,7 +10,6 @@ from torch import nn
 
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
-from inceptionv4.data.transforms import normalize
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.progress import Progress
@@ -77,7 +76,7 @@ def evaluate_network(
     sums = Sums()
     workers = device.default_workers() if workers is None else workers
     for batch in evaluation_batches(samples, preprocessing, batch_size=BATCH_SIZE, workers=workers):
-        images = normalize(batch.images.to(device.device), preprocessing)
+        images = batch.to_input(device.device, preprocessing)
         with device.autocast():
             logits = network(images)
         sums.add(logits, batch.labels.to(device.device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, Samples, read_dataset
 from inceptionv4.data.loader import TrainingLoader
-from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import ConfigError, DivergedError
 from inceptionv4.evaluation.evaluate import evaluate_network
 from inceptionv4.network.layers import InceptionV4
@@ -63,14 +62,8 @@ def train(config: Config) -> Path:
     average = MovingAverage(network, config.training.ema_decay)
     optimizer = build_optimizer(network, config.optimizer)
     workers = device.default_workers() if config.data.workers is None else config.data.workers
-    loader = TrainingLoader(
-        dataset.train,
-        config.image,
-        config.augment,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        workers=workers,
-    )
+    loader = TrainingLoader(dataset.train, config, workers=workers)
+    weights = class_weights(dataset.train, config.training.class_weights, device)
     epochs, step, best = config.schedule.epochs, 0, (-1.0, 0.0)
 
     with Recorder(run, images=epochs * len(loader) * loader.batch_size, epochs=epochs) as recorder:
@@ -79,11 +72,11 @@ def train(config: Config) -> Path:
             network.train()
             for batch in loader.epoch(epoch):
                 lr = learning_rate(step, config, len(loader))
-                images = normalize(batch.images.to(device.device, non_blocking=True), config.image)
+                images = batch.to_input(device.device, config.image)
                 labels = batch.labels.to(device.device, non_blocking=True)
                 with device.autocast():
                     logits = network(images)
-                loss = cross_entropy(logits.float(), labels, label_smoothing=config.training.label_smoothing)
+                loss = cross_entropy(logits.float(), labels, weights, label_smoothing=config.training.label_smoothing)
                 loss.backward()  # type: ignore[no-untyped-call]
                 gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
                 check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
@@ -105,6 +98,20 @@ def train(config: Config) -> Path:
                 save_checkpoint(checkpoint, run / BEST)
             recorder.epoch(metrics, is_best, skipped=list(loader.bad.values()))
     return run
+
+
+def class_weights(samples: Samples, kind: Literal["none", "balanced"], device: Device) -> Tensor | None:
+    """Of the loss, float32 `(classes,)`: `n / (K n_k)` for a class of `n_k` of all n images in K classes; or None.
+
+    An image counts one on average over the data, as scikit-learn's "balanced" has it. A class without images never
+    occurs; its weight is 0.
+    """
+    if kind == "none":
+        return None
+    counts = torch.bincount(torch.from_numpy(samples.labels), minlength=len(samples.classes))
+    occurring = (counts > 0).sum()
+    weights = torch.where(counts > 0, len(samples) / (occurring * counts), 0.0)
+    return weights.to(device.device, torch.float32)
 
 
 def clip_gradient(network: nn.Module, largest: float | None) -> float:

@@ -1,0 +1,139 @@
+"""Random changes to training images: where to look, which way round, and in what light.
+
+Geometry is decided and done image by image, on uint8 pixels; light is decided there too, but done by `recolor` on the
+device, where it costs a matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from inceptionv4.config import AugmentConfig
+from inceptionv4.data.decode import decode
+from inceptionv4.data.jpeg import Box, open_jpeg
+from inceptionv4.spec import Preprocessing
+
+LUMA = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue (ITU-R BT.601), as Pillow and torchvision compute it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One random look at an image."""
+
+    pixels: np.ndarray
+    """uint8 `(3, size, size)`."""
+    light: np.ndarray
+    """float32 `(3,)`: factors on brightness, contrast and saturation, not yet applied."""
+
+
+def sample_generator(seed: int, epoch: int, draw: int) -> np.random.Generator:
+    """The random stream of one sample in one epoch: it depends on nothing else, so neither on workers nor on ranks."""
+    return np.random.default_rng((seed, epoch, draw))
+
+
+def training_view(
+    content: bytes,
+    name: str,
+    preprocessing: Preprocessing,
+    augment: AugmentConfig,
+    generator: np.random.Generator,
+    *,
+    scaled_decoding: bool = True,
+) -> View:
+    """A random crop of an image file, resized, rotated and mirrored as `augment` says.
+
+    Raises:
+        ImageError: the file cannot be decoded.
+    """
+    size = preprocessing.size
+    region = _region(content, name, preprocessing, augment, generator, scaled_decoding)
+    resized = interpolate(
+        torch.from_numpy(region).permute(2, 0, 1)[None],
+        (size, size),
+        mode=preprocessing.interpolation,
+        antialias=True,
+    )
+    pixels: np.ndarray = resized[0].numpy()
+    if augment.rotate:
+        degrees = generator.uniform(-augment.rotate, augment.rotate)
+        upright = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        pixels = np.asarray(upright.rotate(degrees, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    if generator.random() < augment.flip:
+        pixels = pixels[:, :, ::-1]
+    light = generator.uniform(1 - augment.color, 1 + augment.color, 3).astype(np.float32)
+    return View(pixels, light)
+
+
+def _region(
+    content: bytes,
+    name: str,
+    preprocessing: Preprocessing,
+    augment: AugmentConfig,
+    generator: np.random.Generator,
+    scaled_decoding: bool,
+) -> np.ndarray:
+    """The pixels of a random box: uint8 `(rows, columns, 3)`."""
+    jpeg = open_jpeg(content, exif_orientation=preprocessing.exif_orientation)
+    box = None
+    if jpeg is not None:
+        box = random_box(jpeg.size, augment, generator)
+        region = jpeg.region(box, preprocessing.size, scaled=scaled_decoding)
+        if region is not None:
+            return region
+    image = decode(content, name, exif_orientation=preprocessing.exif_orientation)
+    return np.array(image.crop(box or random_box(image.size, augment, generator)))
+
+
+def random_box(size: tuple[int, int], augment: AugmentConfig, generator: np.random.Generator) -> Box:
+    """A part of an image of `size` (width, height), in whole pixels.
+
+    Its area is uniform in `augment.area` of the image, its aspect log-uniform in `augment.aspect` (the crop of
+    "Going deeper with convolutions", arXiv 1409.4842, section 6). What would stick out is cut to the image.
+    """
+    width, height = size
+    area = width * height * generator.uniform(*augment.area)
+    aspect = math.exp(generator.uniform(math.log(augment.aspect[0]), math.log(augment.aspect[1])))
+    crop_width = min(max(round(math.sqrt(area * aspect)), 1), width)
+    crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)
+    left = int(generator.integers(width - crop_width, endpoint=True))
+    top = int(generator.integers(height - crop_height, endpoint=True))
+    return left, top, left + crop_width, top + crop_height
+
+
+def recolor(images: Tensor, light: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Change the light of uint8 images `(B, 3, H, W)` and normalise them: float32 `(B, 3, H, W)`.
+
+    `light` is float32 `(B, 3)`: factors b on brightness, c on contrast and s on saturation. A pixel x, its grey g and
+    the image's mean grey m become `b (c (s x + (1 - s) g) + (1 - c) m)`, cut to 0..255 once, at the end. The three
+    changes commute, so that no order has to be drawn; torchvision's cut off after each, and differ there only.
+    """
+    count, device = len(images), images.device
+    luma = torch.tensor(LUMA, device=device)
+    mean, std = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
+    brightness, contrast, saturation = light.T.reshape(3, count, 1, 1)
+    # Homogeneous coordinates: a fourth row of ones takes the offset into the product, and the normalisation with it.
+    matrix = torch.empty(count, 3, 4, device=device)
+    matrix[:, :, :3] = saturation * torch.eye(3, device=device) + (1 - saturation) * luma
+    matrix[:, :, :3] *= brightness * contrast / (255 * std.view(3, 1))
+    toward_grey = (brightness * (1 - contrast)).view(count, 1) / (255 * std)
+    output = torch.empty(count, 3, images[0, 0].numel(), device=device)
+    # One image stays in a processor's cache between the steps, a batch does not.
+    together = 1 if device.type == "cpu" else count
+    pixels = torch.ones(together, 4, images[0, 0].numel(), device=device)
+    for start in range(0, count, together):
+        part = slice(start, start + together)
+        pixels[:, :3] = images[part].reshape(together, 3, -1)
+        mean_grey = pixels[:, :3].mean(2) @ luma
+        matrix[part, :, 3] = toward_grey[part] * mean_grey.view(together, 1) - mean / std
+        torch.bmm(matrix[part], pixels, out=output[part])
+        for channel, (middle, width) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
+            output[part, channel].clamp_((0 - middle) / width, (1 - middle) / width)
+    return output.view(images.shape)
