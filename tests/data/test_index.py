@@ -199,6 +199,6 @@ def test_labels_follow_the_classes_of_a_model(tmp_path: Path) -> None:
 
 def test_the_fingerprint_knows_the_training_images(tmp_path: Path) -> None:
     paths = [f"{name}/{i}.png" for name in "ab" for i in range(5)]
-    first = read_dataset(make(tmp_path / "one", *paths)).train.fingerprint()
-    assert read_dataset(make(tmp_path / "two", *paths)).train.fingerprint() == first
-    assert read_dataset(make(tmp_path / "two", "a/new.png")).train.fingerprint() != first
+    first = read_dataset(make(tmp_path / "one", *paths)).train.fingerprint
+    assert read_dataset(make(tmp_path / "two", *paths)).train.fingerprint == first
+    assert read_dataset(make(tmp_path / "two", "a/new.png")).train.fingerprint != first

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,8 @@ from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import write_whole
 
 VERSION = 1
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+"""Of a member of a .zip; its name and extra field follow."""
 WORTHWHILE = 20_000
 """Samples below which listing is faster than it would be worth keeping."""
 
@@ -91,23 +95,45 @@ def save(file: Path, table: Table, location: str) -> None:
 def load(file: Path, location: str) -> Table | None:
     """The kept table, or None: nothing kept, kept by another version, damaged, or of data that have changed since."""
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            facts = json.loads(bytes(arrays["facts"]))
-            if facts["version"] != VERSION:
-                return None
-            table = Table(
-                containers=tuple(facts["containers"]),
-                container=arrays["container"],
-                names=Texts(arrays["content"], arrays["ends"]),
-                labels=arrays["labels"],
-                splits=arrays["splits"],
-                classes=tuple(facts["classes"]),
-                layout=facts["layout"],
-                root=facts["root"],
-                ignored=facts["ignored"],
-                place={name.removeprefix("place."): arrays[name] for name in arrays.files if name.startswith("place.")},
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = _map(file)
+        facts = json.loads(bytes(arrays["facts"]))
+        if facts["version"] != VERSION:
+            return None
+        table = Table(
+            containers=tuple(facts["containers"]),
+            container=arrays["container"],
+            names=Texts(arrays["content"], arrays["ends"]),
+            labels=arrays["labels"],
+            splits=arrays["splits"],
+            classes=tuple(facts["classes"]),
+            layout=facts["layout"],
+            root=facts["root"],
+            ignored=facts["ignored"],
+            place={name.removeprefix("place."): arrays[name] for name in arrays if name.startswith("place.")},
+        )
+    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
         return None
     current = fingerprint(table, location)
     return table if current is not None and current == facts["fingerprint"] else None
+
+
+def _map(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an uncompressed .npz, mapped into memory: what is never looked at is never read."""
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(file) as archive, file.open("rb") as opened:
+        for member in archive.infolist():
+            opened.seek(member.header_offset)
+            header = opened.read(LOCAL_HEADER.size)
+            *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+            opened.seek(name_length + extra_length, os.SEEK_CUR)
+            version = np.lib.format.read_magic(opened)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(opened)
+            name = member.filename.removesuffix(".npy")
+            if math.prod(shape):
+                arrays[name] = np.asarray(np.memmap(file, dtype, "r", opened.tell(), shape))
+            else:
+                arrays[name] = np.empty(shape, dtype)  # nothing cannot be mapped
+    return arrays

@@ -14,6 +14,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from inceptionv4.data.sources.shards import BRACES, ShardSource, find_shards
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
-from inceptionv4.data.table import NONE, VAL, Table
+from inceptionv4.data.table import NONE, VAL, Table, narrow
 from inceptionv4.errors import DataError
 
 DIGITS = "digits"
@@ -58,6 +59,7 @@ class Samples:
     def describe(self, index: int) -> str:
         return self.source.describe(int(self.rows[index]))
 
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of the classes and paths, by which a model knows the images that it was trained on."""
         digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogateescape"))
@@ -172,9 +174,12 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
 
 def _subset(source: Source, chosen: np.ndarray) -> Samples:
     """The chosen rows, class by class, in the order of their paths."""
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(source.labels[rows], kind="stable")]
-    return Samples(source, rows, source.labels[rows], source.table.classes)
+    rows = narrow(np.flatnonzero(chosen))
+    labels = source.labels[rows]
+    if (labels[1:] < labels[:-1]).any():
+        order = np.argsort(narrow(labels), kind="stable")  # 16 bits are sorted by radix
+        rows, labels = rows[order], labels[order]
+    return Samples(source, rows, labels, source.table.classes)
 
 
 def _hold_out(source: Source, fraction: float) -> np.ndarray:
@@ -184,15 +189,11 @@ def _hold_out(source: Source, fraction: float) -> np.ndarray:
     least one in each part; a single image is trained on.
     """
     start = len(source.table.root)
-    ranks = np.array(
-        [
-            int.from_bytes(
-                hashlib.sha256(source.path(row)[start:].encode(errors="surrogateescape")).digest()[:8], "big"
-            )
-            for row in range(len(source))
-        ],
-        np.uint64,
+    hashes = (
+        hashlib.sha256(source.path(row)[start:].encode(errors="surrogateescape")).digest()[:8]
+        for row in range(len(source))
     )
+    ranks = np.fromiter((int.from_bytes(hash, "big") for hash in hashes), np.uint64, len(source))
     held_out = np.zeros(len(source), bool)
     for label in range(len(source.table.classes)):
         rows = np.flatnonzero(source.labels == label)

@@ -14,6 +14,11 @@ NONE, TRAIN, VAL = 0, 1, 2
 """Of `Table.splits`: none given, to train on, held out."""
 
 
+def narrow(values: np.ndarray) -> np.ndarray:
+    """The same numbers, none negative, in the smallest unsigned type that holds them all."""
+    return values.astype(np.min_scalar_type(int(values.max(initial=0))))
+
+
 @dataclass(frozen=True)
 class Texts:
     """Many short strings as one array of UTF-8 bytes and the position after each."""
@@ -27,16 +32,17 @@ class Texts:
         for text in texts:
             content += text.encode("utf-8", "surrogateescape")
             ends.append(len(content))
-        return cls(np.frombuffer(bytes(content), np.uint8), np.array(ends, np.int64))
+        return cls(np.frombuffer(bytes(content), np.uint8), narrow(np.array(ends, np.int64)))
 
     @classmethod
     def join(cls, parts: Sequence[Texts]) -> Texts:
         """All strings of `parts`, in order."""
         ends, start = [np.empty(0, np.int64)], 0
         for part in parts:
-            ends.append(part.ends + start)
+            ends.append(part.ends.astype(np.int64) + start)
             start += len(part.content)
-        return cls(np.concatenate([np.empty(0, np.uint8), *(part.content for part in parts)]), np.concatenate(ends))
+        content = np.concatenate([np.empty(0, np.uint8), *(part.content for part in parts)])
+        return cls(content, narrow(np.concatenate(ends)))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -53,7 +53,7 @@ def choose_images(data: str | Path, checkpoint: Checkpoint) -> tuple[Samples, st
     dataset = read_dataset(data, trained_on.get("val_fraction", 0.2))
     if dataset.has_val:
         samples, words = dataset.val, f"the held-out images of {data}"
-    elif dataset.train.fingerprint() == trained_on.get("fingerprint"):
+    elif dataset.train.fingerprint == trained_on.get("fingerprint"):
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:
         samples, words = dataset.all(), f"all images of {data}"

@@ -141,7 +141,7 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
         "config": asdict(config),
         "data": {
             "location": str(Path(dataset.source.location).resolve()),
-            "fingerprint": dataset.train.fingerprint(),
+            "fingerprint": dataset.train.fingerprint,
             "val_fraction": config.data.val_fraction,
         },
     }

@@ -15,7 +15,7 @@ import numpy as np
 from inceptionv4.data.layout import is_image
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
-from inceptionv4.data.table import TRAIN, VAL, Table, Texts
+from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
 from inceptionv4.errors import DataError, UsageError
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -60,7 +60,7 @@ class ImageNetSource(RangeSource):
             splits=np.array(splits if len(containers) > 1 else [0] * len(names), np.int8),
             classes=classes,
             layout="ImageNet's archives",
-            place={"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)},
+            place={"offset": np.array(offsets, np.int64), "size": narrow(np.array(sizes, np.int64))},
         )
 
 

@@ -9,6 +9,7 @@ Names of classes come from a `classes.txt` beside the shards, a line each; witho
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS, is_image
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
-from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
+from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -34,45 +35,60 @@ class ShardSource(RangeSource):
             DataError: a shard is missing or damaged, or an image has no label.
         """
         shards = find_shards(location)
-        names: list[str] = []
-        container: list[int] = []
-        offsets: list[int] = []
-        sizes: list[int] = []
-        numbers: list[int] = []
-        for number, shard in enumerate(shards):
-            members = list_members(shard)
-            with shard.open("rb") as file:
-                labels: dict[str, int] = {}
-                for member in members:
-                    if member.name.endswith(".cls"):
-                        file.seek(member.offset_data)
-                        labels[_key(member.name)] = _label(file.read(member.size), f"{shard}:{member.name}")
-            for member in members:
-                if is_image(member.name.rpartition("/")[2]):
-                    if _key(member.name) not in labels:
-                        raise DataError(f"{shard}: {member.name} has no {_key(member.name)}.cls beside it")
-                    names.append(member.name)
-                    container.append(number)
-                    offsets.append(member.offset_data)
-                    sizes.append(member.size)
-                    numbers.append(labels[_key(member.name)])
-        if not names:
+        parts = [_read_shard(shard) for shard in shards]
+        counts = [len(part.names) for part in parts]
+        if not sum(counts):
             raise DataError(f"no images in the shards of {location}")
-        classes, labels_of = _classes(shards[0].parent, np.array(numbers, np.int64), location)
-        split_of = np.array([_split(shard.name) for shard in shards], np.int8)
+        numbers, offsets, sizes = (
+            np.concatenate([getattr(part, column) for part in parts]) for column in ("numbers", "offsets", "sizes")
+        )
+        classes, labels = _classes(shards[0].parent, numbers, location)
+        splits = np.array([_split(shard.name) for shard in shards], np.int8)
+        if len(set(splits)) == 1:
+            splits[:] = NONE
         return Table(
             containers=tuple(map(str, shards)),
-            container=np.array(container, np.int32),
-            names=Texts.of(names),
-            labels=labels_of,
-            splits=split_of[container] if len(set(split_of)) > 1 else np.full(len(names), NONE, np.int8),
+            container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+            names=Texts.join([part.names for part in parts]),
+            labels=labels,
+            splits=np.repeat(splits, counts),
             classes=classes,
             layout=f"{len(shards)} tar shards",
-            place={"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)},
+            place={"offset": narrow(offsets), "size": narrow(sizes)},
         )
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The images of one shard: their names, and int64 arrays of class numbers, offsets and sizes."""
+
+    names: Texts
+    numbers: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+
+def _read_shard(shard: Path) -> _Shard:
+    members = list_members(shard)
+    labels: dict[str, int] = {}
+    with shard.open("rb") as file:
+        for member in members:
+            if member.name.endswith(".cls"):
+                file.seek(member.offset_data)
+                labels[_key(member.name)] = _label(file.read(member.size), f"{shard}:{member.name}")
+    images = [member for member in members if is_image(member.name.rpartition("/")[2])]
+    for member in images:
+        if _key(member.name) not in labels:
+            raise DataError(f"{shard}: {member.name} has no {_key(member.name)}.cls beside it")
+    return _Shard(
+        Texts.of(member.name for member in images),
+        np.array([labels[_key(member.name)] for member in images], np.int64),
+        np.array([member.offset_data for member in images], np.int64),
+        np.array([member.size for member in images], np.int64),
+    )
 
 
 def find_shards(location: str) -> list[Path]:

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import Table, Texts, narrow
 from inceptionv4.errors import DataError, ImageError
+
+KEPT_OPEN = 256
+"""Files that stay open between reads; of more than these, each is opened for its read."""
 
 
 class Source(ABC):
@@ -45,28 +48,33 @@ class Source(ABC):
 
 
 class RangeSource(Source):
-    """Samples that are ranges of bytes in a few large files, read with `pread`: no lock, and no position to share.
+    """Samples that are ranges of bytes in large files, read with `pread`: no lock, and no position to share.
 
-    `place` has the columns `offset` and `size` (int64).
+    `place` has the columns `offset` and `size`.
     """
 
     def __init__(self, location: str, table: Table) -> None:
         super().__init__(location, table)
-        self._files: list[int] = []
-        try:
-            for path in table.containers:
-                self._files.append(os.open(path, os.O_RDONLY))
-        except OSError as error:
-            raise DataError(f"cannot open {error.filename}: {error.strerror}") from None
+        self._open: dict[int, int] = {}
+        """Descriptors of the files that were read first; a process may have only so many."""
 
     def __del__(self) -> None:
-        for file in self._files:
+        for file in self._open.values():
             os.close(file)
 
     def read_range(self, row: int, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` of the file that holds the sample; fewer where the file ends."""
+        container = int(self.table.container[row])
         try:
-            return os.pread(self._files[self.table.container[row]], size, offset)
+            if (file := self._open.get(container)) is not None:
+                return os.pread(file, size, offset)
+            file = os.open(self.table.containers[container], os.O_RDONLY)
+            try:
+                return os.pread(file, size, offset)
+            finally:
+                # Two threads may have opened it; the second one's is closed.
+                if len(self._open) >= KEPT_OPEN or self._open.setdefault(container, file) != file:
+                    os.close(file)
         except OSError as error:
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 
@@ -106,7 +114,7 @@ def table_of_members(archive: Path, paths: list[str], place: dict[str, np.ndarra
         layout=layout.words,
         root=layout.root,
         ignored=ignored,
-        place={name: column[chosen] for name, column in place.items()},
+        place={name: narrow(column[chosen]) for name, column in place.items()},
     )
 
 
