@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from inceptionv4.data.decode import DAMAGE
+from inceptionv4.data.decode import DAMAGE, MAX_PIXELS
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels; right and bottom are the first ones outside."""
@@ -140,7 +140,7 @@ def open_jpeg(content: bytes, *, exif_orientation: bool = True) -> Jpeg | None:
         if marker in FRAMES:
             height = int.from_bytes(content[position + 5 : position + 7], "big")
             width = int.from_bytes(content[position + 7 : position + 9], "big")
-            if not (height and width):
+            if not 0 < height * width <= MAX_PIXELS:
                 return None
             turn = _read_turn(content) if has_metadata and exif_orientation else TURNS[1]
             if turn is None:

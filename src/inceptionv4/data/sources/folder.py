@@ -81,7 +81,7 @@ def walk(root: Path) -> list[tuple[str, list[str]]]:
         files, folders = [], []
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or _leads_nowhere(entry):
                     continue
                 if entry.is_dir():
                     folders.append(entry.name)
@@ -96,3 +96,8 @@ def walk(root: Path) -> list[tuple[str, list[str]]]:
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}") from None
     return sorted(found)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a link to nothing, or to itself."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # Path.exists raises on a loop
