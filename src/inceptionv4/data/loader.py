@@ -1,22 +1,17 @@
-"""Batches of samples: the same ones in the same order with the same pixels, whatever the number of workers and ranks.
-
-Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
-are, and a thread cannot be killed from under the training.
-"""
+"""Batches of samples: the same, in the same order, whatever the number of workers and ranks."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inceptionv4.config import Config
+from inceptionv4.data.ahead import prepared
 from inceptionv4.data.augment import View, recolor, sample_generator, training_view
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples
@@ -25,12 +20,8 @@ from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
 
-Item = TypeVar("Item")
-
 MAX_BAD_SHARE = 0.01
 """Of the training images that may be skipped because they cannot be decoded."""
-BATCHES_AHEAD = 2
-"""Batches that are prepared while one is used."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +96,8 @@ class TrainingLoader:
 
         draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
         draws = draws[: len(self) * self.batch_size].reshape(len(self), self.ranks, -1)[start:, self.rank]
-        for part, prepared in _prepared(draws, prepare, self.workers):
-            batch = self._collate(part % len(self.samples), prepared)
+        for part, views in prepared(draws, prepare, self.workers):
+            batch = self._collate(part % len(self.samples), views)
             self._count(batch.bad)
             if len(batch) > 1:  # a batch norm needs two
                 yield batch
@@ -154,44 +145,15 @@ def evaluation_batches(
 
     numbers = np.arange(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
-    for indices, prepared in _prepared(batches, prepare, workers):
-        for reason in _reasons(indices, prepared).values():
+    for indices, items in prepared(batches, prepare, workers):
+        for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
-        images = [item for item in prepared if isinstance(item, np.ndarray)]
+        images = [item for item in items if isinstance(item, np.ndarray)]
         labels = torch.from_numpy(samples.labels[indices].astype(np.int64))
         yield Batch(as_batch(images, preprocessing.size), labels, torch.from_numpy(indices))
 
 
-def _reasons(indices: np.ndarray, prepared: list[Any]) -> dict[int, str]:
+def _reasons(indices: np.ndarray, items: list[Any]) -> dict[int, str]:
     return {
-        index: str(item) for index, item in zip(indices.tolist(), prepared, strict=True) if isinstance(item, ImageError)
+        index: str(item) for index, item in zip(indices.tolist(), items, strict=True) if isinstance(item, ImageError)
     }
-
-
-def _prepared(
-    batches: Iterable[np.ndarray], prepare: Callable[[int], Item], workers: int
-) -> Iterator[tuple[np.ndarray, list[Item | ImageError]]]:
-    """The items of each of `batches`, made by `workers` threads ahead of their use, or by the caller's if 0."""
-
-    def attempt(number: int) -> Item | ImageError:
-        try:
-            return prepare(number)
-        except ImageError as error:
-            return error
-
-    if workers == 0:
-        for batch in batches:
-            yield batch, list(map(attempt, batch.tolist()))
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        ahead: deque[tuple[np.ndarray, list[Future[Item | ImageError]]]] = deque()
-        for batch in batches:
-            ahead.append((batch, [pool.submit(attempt, number) for number in batch.tolist()]))
-            if len(ahead) > BATCHES_AHEAD:
-                first, futures = ahead.popleft()
-                yield first, [future.result() for future in futures]
-        for first, futures in ahead:
-            yield first, [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -32,7 +32,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or change --output") from None
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
     finally:
         temporary.unlink(missing_ok=True)
 
