@@ -50,6 +50,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def counts(self) -> np.ndarray:
+        """Images of each class, int64 `(classes,)`."""
+        return np.bincount(self.labels, minlength=len(self.classes))
+
     def read(self, index: int) -> bytes:
         return self.source.read(int(self.rows[index]))
 

@@ -108,7 +108,7 @@ def class_weights(samples: Samples, kind: Literal["none", "balanced"], device: D
     """
     if kind == "none":
         return None
-    counts = torch.bincount(torch.from_numpy(samples.labels), minlength=len(samples.classes))
+    counts = torch.from_numpy(samples.counts)
     occurring = (counts > 0).sum()
     weights = torch.where(counts > 0, len(samples) / (occurring * counts), 0.0)
     return weights.to(device.device, torch.float32)
