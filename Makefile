@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak check format clean
+.PHONY: demo test soak check format bench clean
 
 demo: .venv/.demo
 	$(BIN)/inceptionv4 train --recipe digits
@@ -25,6 +25,10 @@ check: .venv/.test
 format: .venv/.test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: .venv/.test
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/index.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
