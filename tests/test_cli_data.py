@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from inceptionv4.cli.data import in_units, parse_size
-from inceptionv4.data.doctor import examine
 from inceptionv4.data.index import read_dataset
+from inceptionv4.data.tools.doctor import examine
 from inceptionv4.errors import UsageError
 
 Command = Callable[..., Any]

@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +42,10 @@ def folder(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_train_evaluate_and_predict_on_a_folder_of_photographs(folder: Path) -> None:
+    inspect, doctor, pack = block("sh", "data inspect").strip().splitlines()
+    assert "180: 144 to train on, 36 held out" in run(inspect, folder).stdout
+    assert "144 images to train on, 36 held out" in run(doctor, folder).stdout
+    assert "180 images in 2 shards" in run(pack, folder).stdout
     train, evaluate, predict = block("sh", "inceptionv4 predict").strip().splitlines()
     assert run(f"{train} {SMALLER}", folder).stdout == "runs/finetune/1\n"
     metrics = json.loads(run(f"{evaluate} --json", folder).stdout)
@@ -70,3 +76,14 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     for path in re.findall(r"\]\(([^)#]+)\)", README):
         if not path.startswith("http"):
             assert (ROOT / path).exists(), path
+
+
+def test_every_command_of_the_data_page_is_one(command: Callable[..., Any]) -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    lines = [line for body in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in body.strip().splitlines()]
+    assert len(lines) == 10
+    for line in lines:
+        arguments = shlex.split(line, comments=True)
+        result = command(*arguments[1:], "--print-config")
+        assert result.code == 0, line
+        assert f"path: {arguments[3]}" in result.out.replace("'", ""), line

@@ -19,7 +19,7 @@ Sampling = Literal["natural", "balanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
-    path: str | None = setting(None, "folder or .zip of labelled images, or digits")
+    path: str | None = setting(None, "labelled images in any layout (docs/data.md), or digits")
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )

@@ -46,7 +46,7 @@ def train(
     config
         A file of settings, such as a run's config.yaml.
     data
-        Labelled images: a folder of class folders, a .zip of one, or digits. Short for --data.path.
+        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
     print_config
         Print the resolved settings, each with its meaning, and stop.
     """
@@ -74,7 +74,7 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), or a checkpoint file.
     data
-        A folder of class folders, a .zip of one, or digits. Its val folder counts, if it has one.
+        A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
     json
         Print one object: top1, top5, loss, images.
     device

@@ -18,8 +18,8 @@ from inceptionv4.cli.console import Flag, print_json
 from inceptionv4.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from inceptionv4.data.doctor import Report
-    from inceptionv4.data.overview import Overview
+    from inceptionv4.data.tools.doctor import Report
+    from inceptionv4.data.tools.overview import Overview
 
 app = App(name="data", help="Look at labelled images, examine them, pack them.", help_format="plaintext")
 
@@ -41,7 +41,7 @@ def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False) -> 
     json
         Print one object.
     """
-    from inceptionv4.data.overview import inspect as look
+    from inceptionv4.data.tools.overview import inspect as look
     from inceptionv4.runtime.files import write_whole
 
     overview, picture = look(path)
@@ -65,7 +65,7 @@ def doctor(path: str, /, *, json: Flag = False) -> None:
     json
         Print one object, with every file that was found.
     """
-    from inceptionv4.data.doctor import examine
+    from inceptionv4.data.tools.doctor import examine
 
     report = examine(path, workers=os.cpu_count() or 1)
     if json:
@@ -109,7 +109,7 @@ def pack(
     on_error
         Stop at an image that cannot be read, or leave it out and list it.
     """
-    from inceptionv4.data.pack import pack as write
+    from inceptionv4.data.tools.pack import pack as write
 
     if short_side is not None and short_side < 1:
         raise UsageError(f"--short-side must be at least 1, got {short_side}")
@@ -170,7 +170,7 @@ def in_units(size: float) -> str:
 
 
 def show_overview(overview: Overview) -> None:
-    from inceptionv4.data.overview import extremes
+    from inceptionv4.data.tools.overview import extremes
 
     total = in_units(overview.bytes_each * overview.images)
     formats = ", ".join(f"{count:,} {name}" for name, count in overview.formats.items())
@@ -208,7 +208,7 @@ def _print(table: Table) -> None:
 
 def show_report(report: Report) -> None:
     """A row a check: how bad, what, how many, and the first of them."""
-    from inceptionv4.data.doctor import findings
+    from inceptionv4.data.tools.doctor import findings
 
     table = Table(box=None, pad_edge=False)
     for heading in ("", "check", "found", "what and where"):

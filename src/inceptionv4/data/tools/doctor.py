@@ -16,9 +16,9 @@ from PIL import Image
 
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import FORMATS, decode
-from inceptionv4.data.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.data.index import Samples, read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
+from inceptionv4.data.tools.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.errors import ImageError
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import Preprocessing

@@ -14,7 +14,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from inceptionv4.data.doctor import Report, cut_off, examine, findings
+from inceptionv4.data.tools.doctor import Report, cut_off, examine, findings
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import DataError
 from inceptionv4.spec import Preprocessing

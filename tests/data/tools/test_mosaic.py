@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inceptionv4.data.mosaic import GAP, LINE, TILE, mosaic
+from inceptionv4.data.tools.mosaic import GAP, LINE, TILE, mosaic
 
 
 def tile(picture: Image.Image, number: int, columns: int) -> np.ndarray:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from inceptionv4.data.index import read_dataset
-from inceptionv4.data.mosaic import GAP, LINE, TILE
-from inceptionv4.data.overview import extremes, first_images, inspect, overview
+from inceptionv4.data.tools.mosaic import GAP, LINE, TILE
+from inceptionv4.data.tools.overview import extremes, first_images, inspect, overview
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_facts_are_those_of_the_files(data: Path) -> None:
 
 
 def test_large_data_are_sampled_evenly(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inceptionv4.data.overview.SAMPLE", 5)
+    monkeypatch.setattr("inceptionv4.data.tools.overview.SAMPLE", 5)
     seen = overview(read_dataset(data))
     assert (seen.images, seen.sampled, sum(seen.formats.values())) == (18, 5, 5)
 

@@ -11,8 +11,8 @@ import skimage.data
 from PIL import Image, ImageEnhance
 
 from inceptionv4.data.decode import decode
-from inceptionv4.data.duplicates import NEAR, near_pairs, perceptual_hash
 from inceptionv4.data.index import read_dataset
+from inceptionv4.data.tools.duplicates import NEAR, near_pairs, perceptual_hash
 
 
 def crops(count: int) -> list[Image.Image]:

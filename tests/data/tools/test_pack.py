@@ -18,7 +18,7 @@ import skimage.data
 from PIL import Image, ImageOps
 
 from inceptionv4.data.index import Samples, read_dataset
-from inceptionv4.data.pack import Packed, pack
+from inceptionv4.data.tools.pack import Packed, pack
 from inceptionv4.errors import ImageError, RunError, UsageError
 
 SHARD = 64 * 1024
@@ -115,7 +115,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import inceptionv4.runtime.files as files
-from inceptionv4.data.pack import pack
+from inceptionv4.data.tools.pack import pack
 calls, last = 0, int(sys.argv[3])
 def count(original):
     def call(*arguments, **options):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from inceptionv4.data.decode import DAMAGE, FORMATS, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
-from inceptionv4.data.mosaic import mosaic
+from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.errors import ImageError
 
 SAMPLE = 2000

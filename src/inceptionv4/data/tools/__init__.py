@@ -1,0 +1,1 @@
+"""Programs around the data: look at them, examine them, pack them."""
