@@ -258,4 +258,7 @@ def test_each_image_of_a_batch_has_its_own_light() -> None:
     together = recolor(images, light, Preprocessing())
     for number in range(3):
         assert torch.equal(together[number], recolor(images[number][None], light[number][None], Preprocessing())[0])
+    for count in (2, 3):  # as an accelerator has it
+        at_once = recolor(images, light, Preprocessing(), together=count)
+        torch.testing.assert_close(at_once, together, atol=1e-6, rtol=1e-6)
     assert torch.allclose(together[0], normalize(images[:1], Preprocessing())[0], atol=1e-6)

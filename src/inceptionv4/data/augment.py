@@ -108,12 +108,13 @@ def random_box(size: tuple[int, int], augment: AugmentConfig, generator: np.rand
     return left, top, left + crop_width, top + crop_height
 
 
-def recolor(images: Tensor, light: Tensor, preprocessing: Preprocessing) -> Tensor:
+def recolor(images: Tensor, light: Tensor, preprocessing: Preprocessing, *, together: int | None = None) -> Tensor:
     """Change the light of uint8 images `(B, 3, H, W)` and normalise them: float32 `(B, 3, H, W)`.
 
     `light` is float32 `(B, 3)`: factors b on brightness, c on contrast and s on saturation. A pixel x, its grey g and
     the image's mean grey m become `b (c (s x + (1 - s) g) + (1 - c) m)`, cut to 0..255 once, at the end. The three
     changes commute, so that no order has to be drawn; torchvision's cut off after each, and differ there only.
+    `together` images are worked on at once: if not given, one on a CPU, where it stays in the cache, else all.
     """
     count, device = len(images), images.device
     luma = torch.tensor(LUMA, device=device)
@@ -125,14 +126,14 @@ def recolor(images: Tensor, light: Tensor, preprocessing: Preprocessing) -> Tens
     matrix[:, :, :3] *= brightness * contrast / (255 * std.view(3, 1))
     toward_grey = (brightness * (1 - contrast)).view(count, 1) / (255 * std)
     output = torch.empty(count, 3, images[0, 0].numel(), device=device)
-    # One image stays in a processor's cache between the steps, a batch does not.
-    together = 1 if device.type == "cpu" else count
-    pixels = torch.ones(together, 4, images[0, 0].numel(), device=device)
+    together = together or (1 if device.type == "cpu" else count)
+    coordinates = torch.ones(together, 4, images[0, 0].numel(), device=device)
     for start in range(0, count, together):
-        part = slice(start, start + together)
-        pixels[:, :3] = images[part].reshape(together, 3, -1)
+        part = slice(start, min(start + together, count))
+        pixels = coordinates[: part.stop - start]
+        pixels[:, :3] = images[part].flatten(2)
         mean_grey = pixels[:, :3].mean(2) @ luma
-        matrix[part, :, 3] = toward_grey[part] * mean_grey.view(together, 1) - mean / std
+        matrix[part, :, 3] = toward_grey[part] * mean_grey[:, None] - mean / std
         torch.bmm(matrix[part], pixels, out=output[part])
         for channel, (middle, width) in enumerate(zip(preprocessing.mean, preprocessing.std, strict=True)):
             output[part, channel].clamp_((0 - middle) / width, (1 - middle) / width)
