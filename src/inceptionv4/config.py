@@ -109,6 +109,12 @@ class TrainingConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Section):
+    keep: int = setting(3, "newest states that are kept, to resume from", at_least=1)
+    every_minutes: float = setting(15.0, "between states within an epoch; each epoch ends with one", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
     output: str = setting("runs", "folder of run folders")
@@ -120,6 +126,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()

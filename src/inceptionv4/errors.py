@@ -7,7 +7,8 @@
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
     │   └── ImageError        3  one file that cannot be decoded
-    └── DivergedError         4  a loss that is no longer a number
+    ├── DivergedError         4  a loss that is no longer a number
+    └── StoppedError    130, 143  a signal asked to stop, and what was done is saved
 
 A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
 Interrupts exit as the shell expects: 130 after SIGINT, 143 after SIGTERM.
@@ -54,3 +55,11 @@ class DivergedError(Error):
     """A loss that is no longer a number."""
 
     exit_code = 4
+
+
+class StoppedError(Error):
+    """A signal asked to stop; the shell is told which."""
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal

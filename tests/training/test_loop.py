@@ -64,6 +64,7 @@ def test_a_run_folder_holds_everything_and_agrees_with_itself(run: Path, texture
     assert files == [
         "checkpoints/best.safetensors",
         "checkpoints/last.safetensors",
+        *(f"checkpoints/step-000000{step}.safetensors" for step in (11, 22, 33)),
         "config.yaml",
         "environment.json",
         "log.jsonl",
@@ -93,6 +94,7 @@ def test_the_saved_settings_repeat_the_run_to_the_last_bit(run: Path) -> None:
     again = train(load_config(file=run / "config.yaml"))
     assert again.parts[-2:] == ("test", "2")
     first, second = (load_checkpoint(folder / "checkpoints/last.safetensors").weights for folder in (run, again))
+    assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (run / "log.jsonl").read_text() == (again / "log.jsonl").read_text()
 

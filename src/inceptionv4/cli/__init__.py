@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from inceptionv4.cli.console import Flag, complain, print_json
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
-from inceptionv4.errors import Error, ImageError
+from inceptionv4.errors import Error, ImageError, StoppedError
 
 app = App(
     name="inceptionv4",
@@ -35,6 +35,7 @@ def train(
     recipe: str | None = None,
     config: Path | None = None,
     data: str | None = None,
+    resume: str | None = None,
     print_config: Flag = False,
 ) -> None:
     """Train a classifier, with any setting changed by --section.key value (--print-config lists them).
@@ -47,6 +48,8 @@ def train(
         A file of settings, such as a run's config.yaml.
     data
         Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
+    resume
+        A run folder, whose training goes on; or auto: the newest run with these settings, if there is one.
     print_config
         Print the resolved settings, each with its meaning, and stop.
     """
@@ -56,13 +59,16 @@ def train(
     overrides = read_options(settings)
     if data is not None:
         overrides["data.path"] = Given(data, "--data")
+    if resume not in (None, "auto") and recipe is None and config is None:
+        config = Path(resume) / "config.yaml"
     resolved = load_config(recipe, config, overrides)
     if print_config:
         print(dump(resolved), end="")
         return
     from inceptionv4.training.loop import train as run_training
+    from inceptionv4.training.run import find_run
 
-    print(run_training(resolved))
+    print(run_training(resolved, run=find_run(resolved, resume)))
 
 
 @app.command
@@ -146,6 +152,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except CycloptsError as error:
         complain(f"{error}\nTry `inceptionv4 --help`.")
         sys.exit(2)
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except Error as error:
         if debug:
             raise

@@ -35,6 +35,8 @@ class Batch:
     """float32 `(B, 3)`, changes of light that are still to be made; None: none."""
     bad: dict[int, str] = field(default_factory=dict)
     """Sample numbers that have no image here, and why."""
+    number: int = 0
+    """Its place in the epoch."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,13 +98,13 @@ class TrainingLoader:
 
         draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
         draws = draws[: len(self) * self.batch_size].reshape(len(self), self.ranks, -1)[start:, self.rank]
-        for part, views in prepared(draws, prepare, self.workers):
-            batch = self._collate(part % len(self.samples), views)
+        for place, (part, views) in enumerate(prepared(draws, prepare, self.workers), start):
+            batch = self._collate(place, part % len(self.samples), views)
             self._count(batch.bad)
             if len(batch) > 1:  # a batch norm needs two
                 yield batch
 
-    def _collate(self, indices: np.ndarray, views: list[View | ImageError]) -> Batch:
+    def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError]) -> Batch:
         good = [row for row, view in enumerate(views) if isinstance(view, View)]
         size = self.config.image.size
         images = np.empty((len(good), 3, size, size), np.uint8)
@@ -116,6 +118,7 @@ class TrainingLoader:
             indices=torch.from_numpy(numbers),
             light=torch.from_numpy(light) if self.config.augment.color else None,
             bad=_reasons(indices, views),
+            number=place,
         )
 
     def _count(self, bad: dict[int, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Ev
     samples, images = choose_images(data, checkpoint)
     on.place(network)
     with Progress("evaluating", total=len(samples)) as progress:
-        metrics = evaluate_network(network, samples, checkpoint.spec.preprocessing, on, progress=progress)
+        metrics = evaluate_network(network, samples, checkpoint.spec.preprocessing, on, after_batch=progress.advance)
     return Evaluation(metrics, images)
 
 
@@ -70,9 +71,12 @@ def evaluate_network(
     device: Device,
     *,
     workers: int | None = None,
-    progress: Progress | None = None,
+    after_batch: Callable[[int], None] | None = None,
 ) -> Metrics:
-    """Metrics of `network`, which is in evaluation mode and on `device`, over every one of `samples`."""
+    """Metrics of `network`, which is in evaluation mode and on `device`, over every one of `samples`.
+
+    `after_batch` is told how many images each batch had.
+    """
     sums = Sums()
     workers = device.default_workers() if workers is None else workers
     for batch in evaluation_batches(samples, preprocessing, batch_size=BATCH_SIZE, workers=workers):
@@ -80,6 +84,6 @@ def evaluate_network(
         with device.autocast():
             logits = network(images)
         sums.add(logits, batch.labels.to(device.device))
-        if progress is not None:
-            progress.advance(len(batch))
+        if after_batch is not None:
+            after_batch(len(batch))
     return sums.divide()

@@ -42,6 +42,13 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda temporary: _write_text(temporary, text))
 
 
+def remove_half_written(folder: Path, *patterns: str) -> None:
+    """Remove what `write_whole` left in a folder when it was killed; the patterns are of the files that it wrote."""
+    for pattern in patterns:
+        for path in folder.glob(f".{pattern}.????????"):
+            path.unlink(missing_ok=True)
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 

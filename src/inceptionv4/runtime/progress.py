@@ -15,14 +15,14 @@ from rich.progress import Progress as Bar
 class Progress:
     """Counts images towards `total`; a context manager, so that the bar is closed whatever happens.
 
-    Where there is no terminal, the whole work prints `lines` lines.
+    Where there is no terminal, the whole work prints `lines` lines. Work that goes on has `done` images behind it.
     """
 
-    def __init__(self, title: str, total: int, lines: int = 4) -> None:
+    def __init__(self, title: str, total: int, lines: int = 4, done: int = 0) -> None:
         self.title, self.total, self.lines = title, total, lines
-        self.done = 0
+        self.done = self._before = done
         self._started = time.monotonic()
-        self._printed = 0
+        self._printed = done * lines // max(total, 1)
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
         if self._console.is_terminal:
@@ -36,7 +36,7 @@ class Progress:
                 TimeRemainingColumn(),
                 console=self._console,
             )
-            self._task = self._bar.add_task(title, total=total, rate=0.0)
+            self._task = self._bar.add_task(title, total=total, completed=done, rate=0.0)
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -52,7 +52,7 @@ class Progress:
     def advance(self, images: int, detail: str = "") -> None:
         """Count `images` more; `detail` is shown beside the title."""
         self.done += images
-        rate = self.done / max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._before) / max(time.monotonic() - self._started, 1e-9)
         title = f"{self.title} {detail}".strip()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=title, rate=rate)

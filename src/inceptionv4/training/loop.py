@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -14,32 +16,37 @@ from torch.nn.functional import cross_entropy
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, Samples, read_dataset
 from inceptionv4.data.loader import TrainingLoader
-from inceptionv4.errors import ConfigError, DivergedError
+from inceptionv4.errors import ConfigError, DataError, DivergedError, StoppedError
 from inceptionv4.evaluation.evaluate import evaluate_network
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.signals import StopRequests
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.average import MovingAverage
 from inceptionv4.training.optimizer import build_optimizer
 from inceptionv4.training.recorder import Recorder, StepRecord
 from inceptionv4.training.run import create_run
 from inceptionv4.training.schedule import learning_rate
+from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
-from inceptionv4.weights.load import BEST, LAST, start_from
+from inceptionv4.weights.load import BEST, start_from
 
 
-def train(config: Config) -> Path:
+def train(config: Config, *, run: Path | None = None) -> Path:
     """Train as `config` says, and return the run folder.
 
-    Every epoch ends with an evaluation on the held-out images and a checkpoint, `last`; the one with the highest
-    top-1 is kept as `best`. Where weights are averaged, the average is what is evaluated and saved.
+    Every epoch ends with an evaluation on the held-out images and a saved state; the averaged weights with the highest
+    top-1 are kept as `best`. With `run`, a folder that `find_run` found, its training goes on where its newest sound
+    state is: on a CPU, everything is then as if it had never stopped, to the last bit.
 
     Raises:
         ConfigError: no data are named.
         UsageError: no such device or starting weights.
-        DataError: the data cannot be used, or more than 1 % of the training images cannot be decoded.
+        DataError: the data cannot be used, are not those of the run, or have too many images that cannot be decoded.
+        CheckpointError: the run's states are of other settings.
         RunError: the run folder cannot be written.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
+        StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
     """
     # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
@@ -52,11 +59,15 @@ def train(config: Config) -> Path:
         preprocessing=config.image,
         origin=f"inceptionv4, recipe {config.recipe}",
     )
+    facts = _training_facts(config, dataset)
+    saved, complaints = load_state(run) if run is not None else (None, [])
+    if saved is not None and saved.training["data"]["fingerprint"] != facts["data"]["fingerprint"]:
+        raise DataError(f"the images at {config.data.path} are not those that {run} was trained on; start a new run")
     torch.manual_seed(config.seed)
     network = InceptionV4(len(spec.classes), dropout=config.model.dropout, width=config.model.width)
-    if config.model.weights is not None:
+    if config.model.weights is not None and saved is None:
         start_from(network, spec.classes, config.model.weights)
-    run = create_run(config, device)
+    run = create_run(config, device) if run is None else run
 
     device.place(network)
     average = MovingAverage(network, config.training.ema_decay)
@@ -64,40 +75,84 @@ def train(config: Config) -> Path:
     workers = device.default_workers() if config.data.workers is None else config.data.workers
     loader = TrainingLoader(dataset.train, config, workers=workers)
     weights = class_weights(dataset.train, config.training.class_weights, device)
-    epochs, step, best = config.schedule.epochs, 0, (-1.0, 0.0)
+    epochs, position = config.schedule.epochs, Position()
+    if saved is not None:
+        restore(saved, network, average, optimizer)
+        position = read_position(saved)
+        loader.bad |= position.bad
+    images = epochs * len(loader) * loader.batch_size
 
-    with Recorder(run, images=epochs * len(loader) * loader.batch_size, epochs=epochs) as recorder:
+    with (
+        StopRequests() as stop,
+        Recorder(run, images, epochs, epoch=position.epoch, step=position.step) as recorder,
+    ):
         recorder.announce(_opening(run, device, dataset, network))
-        for epoch in range(epochs):
+        for complaint in complaints:
+            recorder.announce(f"passed over: {complaint}")
+        if saved is not None:
+            recorder.announce(f"going on after step {position.step}")
+        last_saved = time.monotonic()
+
+        def model(**more: object) -> Checkpoint:
+            reached = {"epoch": position.epoch, "step": position.step}
+            return Checkpoint(average.network.state_dict(), spec, facts | reached | more)
+
+        def save(checkpoint: Checkpoint) -> None:
+            nonlocal last_saved
+            save_state(run, checkpoint, network, average, optimizer, position, config.checkpoint.keep)
+            last_saved = time.monotonic()
+
+        def leave_if_asked(images: int = 0) -> None:
+            if stop.received is not None:
+                save(model())
+                raise StoppedError(
+                    stop.received,
+                    f"{stop.received.name} after step {position.step}; everything is saved, "
+                    f"go on with `inceptionv4 train --resume {run}`",
+                )
+
+        while position.epoch < epochs:
             network.train()
-            for batch in loader.epoch(epoch):
-                lr = learning_rate(step, config, len(loader))
-                images = batch.to_input(device.device, config.image)
+            for batch in loader.epoch(position.epoch, position.batch):
+                torch.manual_seed(step_seed(config.seed, position.step))
+                lr = learning_rate(position.step, config, len(loader))
+                inputs = batch.to_input(device.device, config.image)
                 labels = batch.labels.to(device.device, non_blocking=True)
                 with device.autocast():
-                    logits = network(images)
+                    logits = network(inputs)
                 loss = cross_entropy(logits.float(), labels, weights, label_smoothing=config.training.label_smoothing)
                 loss.backward()  # type: ignore[no-untyped-call]
                 gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
-                check_finite(loss.item(), gradient_norm, step, dataset.train, batch.indices)
+                check_finite(loss.item(), gradient_norm, position.step, dataset.train, batch.indices)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.step()
                 optimizer.zero_grad()
                 average.update()
-                step += 1
-                recorder.step(StepRecord(epoch + 1, step, loss.item(), lr, gradient_norm, len(batch)))
+                position = replace(position, batch=batch.number + 1, step=position.step + 1, bad=dict(loader.bad))
+                recorder.step(StepRecord(position.epoch + 1, position.step, loss.item(), lr, gradient_norm, len(batch)))
+                leave_if_asked()
+                if time.monotonic() - last_saved >= 60 * config.checkpoint.every_minutes:
+                    save(model())
 
-            metrics = evaluate_network(average.network, dataset.val, config.image, device, workers=workers)
-            facts = _training_facts(config, dataset) | {"epoch": epoch + 1, "step": step, "metrics": asdict(metrics)}
-            checkpoint = Checkpoint(average.network.state_dict(), spec, facts)
-            save_checkpoint(checkpoint, run / LAST)
-            is_best = (metrics.top1, -metrics.loss) > best
-            if is_best:
-                best = metrics.top1, -metrics.loss
-                save_checkpoint(checkpoint, run / BEST)
+            metrics = evaluate_network(
+                average.network, dataset.val, config.image, device, workers=workers, after_batch=leave_if_asked
+            )
+            is_best = (metrics.top1, -metrics.loss) > position.best
+            best = (metrics.top1, -metrics.loss) if is_best else position.best
+            position = replace(position, epoch=position.epoch + 1, batch=0, best=best, bad=dict(loader.bad))
             recorder.epoch(metrics, is_best, skipped=list(loader.bad.values()))
+            evaluated = model(metrics=asdict(metrics))
+            # The best comes first: a training that is killed in between comes here again.
+            if is_best:
+                save_checkpoint(evaluated, run / BEST)
+            save(evaluated)
     return run
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of what is random in one step, dropout: it needs no state to be resumed."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def class_weights(samples: Samples, kind: Literal["none", "balanced"], device: Device) -> Tensor | None:

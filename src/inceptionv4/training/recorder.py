@@ -11,6 +11,7 @@ from types import TracebackType
 
 from inceptionv4.errors import RunError
 from inceptionv4.evaluation.metrics import Metrics
+from inceptionv4.runtime.files import write_text
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.training.plots import draw_curves
 
@@ -46,22 +47,31 @@ class EpochRecord:
 class Recorder:
     """Shows and writes the progress of a run over `images` training images in all; a context manager.
 
+    A run that goes on after `epoch` epochs and `step` steps keeps what it wrote up to there, and no more: what came
+    after the state that it goes on from will come again.
+
     Raises:
         RunError: the run folder cannot be written any more.
     """
 
-    def __init__(self, run: Path, images: int, epochs: int) -> None:
+    def __init__(self, run: Path, images: int, epochs: int, *, epoch: int = 0, step: int = 0) -> None:
         self.run, self.epochs = run, epochs
-        self.progress = Progress("training", total=images, lines=20)
-        self._steps: list[StepRecord] = []
+        log, results = run / "log.jsonl", run / "results.csv"
+        done = [record for record in _read_log(log) if record.step <= step]
+        self.progress = Progress("training", total=images, lines=20, done=sum(record.images for record in done))
+        self._steps = [record for record in done if record.epoch > epoch]
         self._epoch_started = self._last_step = time.monotonic()
+        self._images_since = 0
+        rows = results.read_text(encoding="utf-8").splitlines()[1 : epoch + 1] if results.exists() else []
+        header = ",".join(field.name for field in fields(EpochRecord))
+        write_text(log, "".join(_line(record) for record in done))
+        write_text(results, "".join(f"{row}\n" for row in [header, *rows]))
         try:
-            self._log = (run / "log.jsonl").open("w", encoding="utf-8", buffering=1)
-            self._results = (run / "results.csv").open("w", encoding="utf-8", newline="", buffering=1)
+            self._log = log.open("a", encoding="utf-8", buffering=1)
+            self._results = results.open("a", encoding="utf-8", newline="", buffering=1)
         except OSError as error:
             raise RunError(f"cannot write in {run}: {error.strerror or error}") from None
-        self._table = csv.DictWriter(self._results, [field.name for field in fields(EpochRecord)])
-        self._table.writeheader()
+        self._table = csv.DictWriter(self._results, [field.name for field in fields(EpochRecord)], lineterminator="\n")
 
     def __enter__(self) -> Recorder:
         self.progress.__enter__()
@@ -83,8 +93,9 @@ class Recorder:
     def step(self, record: StepRecord) -> None:
         """Write and show an optimizer step."""
         self._steps.append(record)
+        self._images_since += record.images
         self._last_step = time.monotonic()
-        self._log.write(json.dumps(asdict(record)) + "\n")
+        self._log.write(_line(record))
         self.progress.advance(record.images, f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}")
 
     def epoch(self, metrics: Metrics, best: bool, skipped: list[str]) -> None:
@@ -101,7 +112,7 @@ class Recorder:
             top1=metrics.top1,
             top5=metrics.top5,
             learning_rate=steps[-1].learning_rate,
-            images_per_second=sum(step.images for step in steps) / (self._last_step - self._epoch_started),
+            images_per_second=self._images_since / max(self._last_step - self._epoch_started, 1e-9),
             skipped_images=len(skipped),
             seconds=now - self._epoch_started,
         )
@@ -113,7 +124,19 @@ class Recorder:
         if record.epoch == self.epochs:
             for reason in skipped:
                 self.announce(f"skipped: {reason}")
-        self._steps, self._epoch_started = [], now
+        self._steps, self._epoch_started, self._images_since = [], now, 0
+
+
+def _line(record: StepRecord) -> str:
+    return json.dumps(asdict(record)) + "\n"
+
+
+def _read_log(log: Path) -> list[StepRecord]:
+    """The steps in a log; a last line that was being written when the run was killed is none."""
+    if not log.exists():
+        return []
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [StepRecord(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
 def _rounded(value: float) -> float:

@@ -5,7 +5,7 @@ runs/<recipe>/<n>/
     environment.json    versions, machine, command
     log.jsonl           a line a step
     results.csv         a line an epoch
-    checkpoints/        best.safetensors, last.safetensors
+    checkpoints/        best.safetensors, last.safetensors, and the newest states, step-00000088.safetensors
     plots/curves.png    loss, accuracy, learning rate
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from inceptionv4.config import Config
-from inceptionv4.errors import RunError
+from inceptionv4.errors import RunError, UsageError
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.files import write_text
 from inceptionv4.settings import dump
@@ -48,6 +48,32 @@ def create_run(config: Config, device: Device) -> Path:
     write_text(run / "config.yaml", dump(config))
     write_text(run / "environment.json", json.dumps(environment(device), indent=2) + "\n")
     return run
+
+
+def find_run(config: Config, resume: str | None) -> Path | None:
+    """The run folder to go on with.
+
+    `auto` is the newest run of the recipe with these very settings, or None if there is none; any other text is a run
+    folder, whose settings must be these.
+
+    Raises:
+        UsageError: no such run folder, or one of other settings.
+    """
+    if resume is None:
+        return None
+    text = dump(config)
+    if resume != "auto":
+        run = Path(resume)
+        if not (run / "config.yaml").is_file():
+            raise UsageError(f"{run} is no run folder: it has no config.yaml; give one such as runs/digits/1, or auto")
+        if (run / "config.yaml").read_text(encoding="utf-8") != text:
+            raise UsageError(f"{run} was begun with other settings; go on with its own, `--config {run}/config.yaml`")
+        return run
+    runs = [path for path in (Path(config.output) / config.recipe).glob("*") if path.name.isdigit()]
+    for run in sorted(runs, key=lambda path: -int(path.name)):
+        if (run / "config.yaml").is_file() and (run / "config.yaml").read_text(encoding="utf-8") == text:
+            return run
+    return None
 
 
 def _next_number(recipe: Path) -> Path:

@@ -1,6 +1,6 @@
 """Our checkpoint: one safetensors file, whose metadata holds the rest as JSON. No pickle, nothing executed.
 
-    tensors     the network's `state_dict`
+    tensors     the network's `state_dict`; in a training's states, more whose names begin with "training/"
     metadata    format   "inceptionv4/1"
                 spec     ModelSpec
                 training config, epoch, step, metrics: whatever the writer knows, for people and for resuming
@@ -28,6 +28,8 @@ from inceptionv4.runtime.files import write_whole
 from inceptionv4.spec import ModelSpec
 
 FORMAT = "inceptionv4/1"
+TRAINING = "training/"
+"""What the names of tensors begin with that a training needs and a model does not."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     spec: ModelSpec
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """The tensors that the network has, without those that only a training needs."""
+        return {name: tensor for name, tensor in self.weights.items() if not name.startswith(TRAINING)}
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -55,12 +61,14 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "training": json.dumps(dict(checkpoint.training)),
     }
     metadata["digest"] = _digest(tensors, metadata)
-    content = safetensors.torch.save(tensors, metadata)
+    write_whole(path, lambda temporary: _write(tensors, metadata, temporary))
 
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
 
-    write_whole(path, write)
+def _write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
+    try:
+        safetensors.torch.save_file(dict(tensors), path, dict(metadata))
+    except safetensors.SafetensorError as error:  # which is how it reports a full disk
+        raise OSError(str(error)) from None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -45,7 +45,7 @@ def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:
     checkpoint = load_checkpoint(path)
     network = build_network(checkpoint.spec)
     try:
-        network.load_state_dict(checkpoint.weights, assign=True)
+        network.load_state_dict(checkpoint.model_weights(), assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit an Inception-v4: {error}") from None
     return network.eval(), checkpoint
@@ -68,7 +68,7 @@ def start_from(network: InceptionV4, classes: tuple[str, ...], model: str) -> bo
     """
     checkpoint = load_checkpoint(find_checkpoint(model))
     same_classes = checkpoint.spec.classes == classes
-    weights = dict(checkpoint.weights)
+    weights = checkpoint.model_weights()
     if not same_classes:
         own = network.state_dict()
         weights |= {name: own[name] for name in own if name.startswith("classifier.")}

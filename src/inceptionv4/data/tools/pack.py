@@ -29,7 +29,7 @@ from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
 from inceptionv4.errors import DataError, ImageError, RunError, UsageError
-from inceptionv4.runtime.files import write_text, write_whole
+from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
 from inceptionv4.runtime.progress import Progress
 
 VERSION = 1
@@ -186,9 +186,7 @@ def _open_ledger(output: Path, plan: dict[str, Any]) -> list[Shard]:
             "give the same data and options to go on, or choose another folder"
         )
     write_text(ledger, "".join(lines))
-    for half_written in (f".{LEDGER}.*", ".classes.txt.*", ".train-*.tar.*", ".val-*.tar.*"):
-        for path in output.glob(half_written):
-            path.unlink()
+    remove_half_written(output, LEDGER, "classes.txt", "train-*.tar", "val-*.tar")
     return [Shard(**json.loads(line)) for line in lines[1:]]
 
 

@@ -1,0 +1,22 @@
+"""Two hundred kills at random moments, many of them inside of a save: the end is that of an undisturbed training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from inceptionv4.config import CheckpointConfig, ScheduleConfig
+from inceptionv4.training.loop import train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+from test_resume import assert_same_run, command, kill_and_resume, settings
+
+
+def test_two_hundred_kills(textures: Path, tmp_path: Path) -> None:
+    schedule = ScheduleConfig(epochs=400, warmup_epochs=0.5)
+    config = settings(textures, tmp_path, schedule=schedule, checkpoint=CheckpointConfig(every_minutes=0))
+    killed = kill_and_resume(command(config, tmp_path), kills=200, seed=0)
+    print(f"killed {killed} times")
+    assert killed == 200
+    assert_same_run(tmp_path / "test/1", train(settings(textures, tmp_path / "whole", schedule=schedule)))

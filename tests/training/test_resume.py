@@ -1,0 +1,306 @@
+"""A training that was stopped anywhere ends as if it never had been, to the last bit; and nothing is ever lost."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inceptionv4 import Classifier
+from inceptionv4.config import (
+    AugmentConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from inceptionv4.errors import CheckpointError, DataError, StoppedError, UsageError
+from inceptionv4.settings import dump
+from inceptionv4.spec import Preprocessing
+from inceptionv4.training import loop
+from inceptionv4.training.loop import train
+from inceptionv4.training.recorder import Recorder
+from inceptionv4.training.run import find_run
+from inceptionv4.training.state import load_state, saved_states
+from inceptionv4.weights import checkpoint
+from inceptionv4.weights.checkpoint import load_checkpoint
+
+LAST_STEP = 22  # two epochs of 180 // 16
+
+
+def settings(data: Path, output: Path, **changes: Any) -> Config:
+    """Everything that is random is on: views, light, dropout, order, balance."""
+    return dataclasses.replace(
+        Config(
+            recipe="test",
+            output=str(output),
+            data=DataConfig(path=str(data), workers=0, sampling="balanced"),
+            image=Preprocessing(size=75, crop=1.0),
+            augment=AugmentConfig(area=(0.3, 1.0), color=0.3, rotate=5),
+            model=ModelConfig(width=0.1, dropout=0.5),
+            schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
+            training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32"),
+        ),
+        **changes,
+    )
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
+    for name in ("last", "best"):
+        ours, theirs = (load_checkpoint(run / f"checkpoints/{name}.safetensors") for run in (one, other))
+        assert ours.weights.keys() == theirs.weights.keys()
+        for key, value in ours.weights.items():
+            assert torch.equal(value, theirs.weights[key]), key
+        for fact in ("position", "metrics", "epoch", "step", "average_steps"):
+            assert ours.training.get(fact) == theirs.training.get(fact)
+    timed = ("seconds", "images_per_second")
+    tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
+    for row, same in zip(*tables, strict=True):
+        assert {key: row[key] for key in row if key not in timed} == {key: same[key] for key in row if key not in timed}
+
+
+@pytest.fixture(scope="module")
+def whole(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings(textures, tmp_path_factory.mktemp("whole")))
+
+
+def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Recorder.step
+
+    def record(self: Recorder, line: Any) -> None:
+        original(self, line)
+        if line.step == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "step", record)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+def test_stopped_at_any_step_it_ends_the_same(
+    optimizer: Any, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the first epoch, at its last step, after its evaluation, and near the end; with other workers."""
+    change = {"optimizer": OptimizerConfig(name=optimizer)}
+    config = settings(textures, tmp_path, **change)
+    reference = whole if optimizer == "adamw" else train(settings(textures, tmp_path / "whole", **change))
+    run = None
+    for step, workers in ((1, 0), (2, 3), (11, 1), (12, 0), (21, 2)):
+        with monkeypatch.context() as patched:
+            stop_after(step, signal.SIGTERM, patched)
+            with pytest.raises(StoppedError, match=f"SIGTERM after step {step}; .* --resume") as error:
+                train(dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers)), run=run)
+        assert error.value.exit_code == 143
+        run = tmp_path / "test/1"
+        assert len((run / "log.jsonl").read_text().splitlines()) == step
+        assert Classifier.load(run / "checkpoints/last.safetensors").spec.classes == ("brick", "grass", "gravel")
+    assert_same_run(train(config, run=run), reference)
+
+
+def test_stopped_in_an_evaluation_it_ends_the_same(
+    textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(textures, tmp_path)
+    original = loop.evaluate_network
+
+    def evaluate(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "evaluate_network", evaluate)
+        with pytest.raises(StoppedError, match="SIGINT after step 11") as error:
+            train(config)
+    assert error.value.exit_code == 130
+    assert_same_run(train(config, run=tmp_path / "test/1"), whole)
+
+
+def test_two_steps_are_not_the_same(whole: Path) -> None:
+    """The comparison above can fail."""
+    first, second = (load_checkpoint(path).weights for path in saved_states(whole)[:2])
+    assert sum(torch.equal(value, second[name]) for name, value in first.items()) < len(first) / 10
+
+
+def test_a_finished_run_is_left_as_it_is(textures: Path, whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.suffix in (".safetensors", ".jsonl", ".csv")}
+    config = settings(textures, whole.parents[1])
+    assert find_run(config, "auto") == whole
+    assert train(config, run=whole) == whole
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_newest_states_are_kept_and_the_best(textures: Path, tmp_path: Path) -> None:
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(keep=2, every_minutes=0))
+    run = train(config)
+    assert [path.name for path in saved_states(run)] == ["step-00000022.safetensors", "step-00000021.safetensors"]
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["best.safetensors", "last.safetensors", *sorted(path.name for path in saved_states(run))]
+    assert (run / "checkpoints/last.safetensors").samefile(saved_states(run)[0])
+
+
+def test_a_damaged_state_is_passed_over(
+    textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    stop_after(15, signal.SIGTERM, monkeypatch)
+    with pytest.raises(StoppedError):
+        train(config)
+    run = tmp_path / "test/1"
+    newest = saved_states(run)[0]
+    content = bytearray(newest.read_bytes())
+    content[random.Random(0).randrange(len(content))] ^= 1
+    newest.write_bytes(content)
+    monkeypatch.undo()
+    finished = train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run)
+    words = capfd.readouterr().err
+    assert f"passed over: {newest} is damaged" in words.replace("\n", " ")
+    assert "going on after step 14" in words
+    assert_same_run(finished, whole)
+
+
+def test_a_flipped_byte_anywhere_in_a_state_is_noticed(whole: Path, tmp_path: Path) -> None:
+    content = saved_states(whole)[0].read_bytes()
+    generator = random.Random(0)
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [generator.randrange(header) for _ in range(15)] + [generator.randrange(len(content)) for _ in range(15)]
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1 << generator.randrange(8)
+        (tmp_path / "it.safetensors").write_bytes(changed)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(tmp_path / "it.safetensors")
+
+
+def test_other_data_or_settings_are_refused(textures: Path, tmp_path: Path, whole: Path) -> None:
+    config = settings(textures, whole.parents[1])
+    other = dataclasses.replace(config, seed=1)
+    assert find_run(other, "auto") is None
+    assert find_run(config, None) is None
+    with pytest.raises(
+        UsageError, match=r"was begun with other settings; go on with its own, `--config .*config\.yaml`"
+    ):
+        find_run(other, str(whole))
+    with pytest.raises(UsageError, match="is no run folder"):
+        find_run(config, str(tmp_path))
+    with pytest.raises(DataError, match="are not those that .* was trained on; start a new run"):
+        train(dataclasses.replace(config, data=DataConfig(path=str(textures / "val"))), run=whole)
+
+
+def command(config: Config, folder: Path) -> list[str]:
+    file = folder / "settings.yaml"
+    file.write_text(dump(config))
+    return [sys.executable, "-m", "inceptionv4", "train", "--config", str(file), "--resume", "auto"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_line_stops_and_goes_on(
+    number: signal.Signals, textures: Path, tmp_path: Path, whole: Path
+) -> None:
+    line = command(settings(textures, tmp_path), tmp_path)
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "test/1/log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 3):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert f"{number.name} after step " in errors
+    assert "everything is saved, go on with `inceptionv4 train --resume" in errors
+    again = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == str(tmp_path / "test/1")
+    assert "going on after step" in again.stderr
+    assert_same_run(tmp_path / "test/1", whole)
+
+
+def test_a_second_signal_ends_at_once_and_the_last_state_is_sound(
+    textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes in the middle of the save that the first asked for."""
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    stop_after(7, signal.SIGTERM, monkeypatch)
+    original = checkpoint._write
+
+    def write(tensors: Any, metadata: Any, path: Path) -> None:
+        original(tensors, metadata, path)
+        if ".step-00000007." in path.name:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoint, "_write", write)
+    with pytest.raises(StoppedError, match="stopped at once by a second signal; the last saved state is sound"):
+        train(config)
+    monkeypatch.undo()
+    run = tmp_path / "test/1"
+    assert load_checkpoint(run / "checkpoints/last.safetensors").training["step"] == 6
+    assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run), whole)
+
+
+def kill_and_resume(line: list[str], kills: int, seed: int) -> int:
+    """Kill the command at random moments, as often as asked, then let it finish; returns how often it was killed."""
+    generator, killed = random.Random(seed), 0
+    while killed < kills:
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(generator.uniform(2.5, 6))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+        else:
+            break
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return killed
+
+
+def test_killed_at_random_it_ends_the_same(textures: Path, tmp_path: Path, whole: Path) -> None:
+    """A state after each step, so that many a kill falls into a save."""
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    assert kill_and_resume(command(config, tmp_path), kills=4, seed=0) >= 1
+    assert_same_run(tmp_path / "test/1", whole)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_full_disk_stops_the_training_and_leaves_the_state_before(
+    textures: Path, tmp_path: Path, whole: Path
+) -> None:
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    size = saved_states(whole)[0].stat().st_size
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from inceptionv4.training import state\n"
+        "original, saves = state.save_checkpoint, 0\n"
+        "def save(*arguments):\n"
+        "    global saves\n"
+        "    saves += 1\n"
+        f"    if saves == 3: resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, resource.RLIM_INFINITY))\n"
+        "    original(*arguments)\n"
+        "state.save_checkpoint = save\n"
+        "from inceptionv4.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    line = command(config, tmp_path)
+    done = subprocess.run([sys.executable, "-c", code, *line[3:]], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "step-00000003.safetensors: " in done.stderr
+    assert "free some space" in done.stderr
+    run = tmp_path / "test/1"
+    saved, complaints = load_state(run)
+    assert saved is not None
+    assert (saved.training["step"], complaints) == (2, [])
+    assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
+    subprocess.run(line, check=True, capture_output=True)
+    assert_same_run(run, whole)
