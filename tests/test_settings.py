@@ -48,7 +48,7 @@ def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
         ("optimizer:\n  lr: .inf", r"optimizer.lr must be finite, got inf \(my.yaml:2\)"),
         ("image:\n  size: 74", r"image.size must be >= 75, got 74 \(my.yaml:2\)"),
         ("image:\n  size: 299.5", r"image.size must be a whole number, got 299.5 \(my.yaml:2\)"),
-        ("optimizer:\n  name: adam", r"one of adamw, rmsprop, got 'adam'; did you mean adamw\? \(my.yaml:2\)"),
+        ("optimizer:\n  name: adam", r"one of adamw, rmsprop, sgd, got 'adam'; did you mean adamw\? \(my.yaml:2\)"),
         ("image:\n  mean: [0.5]", r"image.mean must be a list of 3, got \[0.5\] \(my.yaml:2\)"),
         ("augment:\n\n  area: [0.1, 2]", r"augment.area must be <= 1, got 2 \(my.yaml:3\)"),
         ("augment:\n  area: [0.5, 0.1]", r"augment.area must run from low to high, got \[0.5, 0.1\]"),

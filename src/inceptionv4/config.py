@@ -37,12 +37,14 @@ class DataConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Section):
-    """Random changes to training images, each drawn from (seed, epoch, image) alone."""
+    """Random changes to training images, drawn from (seed, epoch, image), those to whole batches from (seed, step)."""
 
     area: tuple[float, float] = setting((0.08, 1.0), "share of the image that the crop covers", above=0, at_most=1)
     aspect: tuple[float, float] = setting((0.75, 1.333), "width over height of the crop", above=0)
     flip: float = setting(0.5, "probability of a left-right flip", at_least=0, at_most=1)
     rotate: float = setting(0.0, "largest rotation either way, degrees", at_least=0, at_most=180)
+    mixup: float = setting(0.0, "alpha of mixup, which blends two images and their labels; 0: none", at_least=0)
+    cutmix: float = setting(0.0, "alpha of CutMix, which pastes a part of one on another; 0: none", at_least=0)
     color: float = setting(0.0, "largest relative change of brightness, contrast and saturation", at_least=0, below=1)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,9 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
-    name: Literal["adamw", "rmsprop"] = setting("adamw", "adamw, or rmsprop as TensorFlow defines it")
+    name: Literal["adamw", "rmsprop", "sgd"] = setting(
+        "adamw", "adamw, rmsprop as TensorFlow defines it, or sgd with Nesterov's momentum"
+    )
     lr: float = setting(1e-3, "peak learning rate", above=0)
     weight_decay: float = setting(
         0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0
@@ -72,7 +76,7 @@ class OptimizerConfig(Section):
     betas: tuple[float, float] = setting(
         (0.9, 0.99), "adamw: decay of the mean and of the mean square", at_least=0, below=1
     )
-    momentum: float = setting(0.9, "rmsprop: momentum", at_least=0, below=1)
+    momentum: float = setting(0.9, "rmsprop, sgd: momentum", at_least=0, below=1)
     decay: float = setting(0.9, "rmsprop: decay of the mean square", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root (adamw) or inside it (rmsprop; the paper's is 1.0)", above=0)
     clip_norm: float | None = setting(1.0, "largest norm of the whole gradient; null: no limit", above=0)
@@ -80,11 +84,18 @@ class OptimizerConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Section):
-    epochs: int = setting(30, "passes over the training images", at_least=1)
-    warmup_epochs: float = setting(1.0, "linear rise of the learning rate from zero", at_least=0)
-    final_factor: float = setting(
-        0.0, "learning rate at the end of the cosine, as a share of the peak", at_least=0, at_most=1
+    name: Literal["cosine", "linear", "step", "exponential", "one_cycle", "constant"] = setting(
+        "cosine", "after the warm-up: cosine, linear, step, exponential, one_cycle or constant"
     )
+    epochs: int = setting(30, "passes over the training images", at_least=1)
+    warmup_epochs: float = setting(1.0, "rise of the learning rate, linear but for one_cycle", at_least=0)
+    final_factor: float = setting(
+        0.0, "cosine, linear: learning rate at the end, as a share of the peak", at_least=0, at_most=1
+    )
+    decay_epochs: float = setting(
+        2.0, "step, exponential: epochs for a fall by decay_factor (the paper's is 2)", above=0
+    )
+    decay_factor: float = setting(0.94, "step, exponential: what is left after decay_epochs", above=0, at_most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,12 +106,19 @@ class ScheduleConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(Section):
-    batch_size: int = setting(32, "images a step", at_least=2)
-    label_smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
+class LossConfig(Section):
+    name: Literal["cross_entropy", "bce", "focal"] = setting("cross_entropy", "cross_entropy, bce or focal")
+    smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
+    focal_gamma: float = setting(2.0, "focal: how little sure answers count", at_least=0)
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced: the loss of an image counts in inverse proportion to the size of its class"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Section):
+    batch_size: int = setting(32, "images a step", at_least=2)
+    accumulate: int = setting(1, "parts in which a batch goes through the network, to save memory", at_least=1)
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
     )
@@ -125,6 +143,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 

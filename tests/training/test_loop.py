@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.utils.class_weight import compute_class_weight
 
 from inceptionv4.config import (
     AugmentConfig,
@@ -24,10 +23,8 @@ from inceptionv4.config import (
     TrainingConfig,
     load_config,
 )
-from inceptionv4.data.index import Samples, read_dataset
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
-from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
@@ -181,17 +178,6 @@ def test_held_out_images_are_known_again_and_others_all_count(textures: Path, tm
     assert "it has seen many of these" in changed.images
 
 
-def test_class_weights_are_scikit_learns(textures: Path) -> None:
-    samples = read_dataset(textures).train
-    labels = np.repeat(np.arange(3, dtype=np.int32), (120, 50, 10))
-    uneven = Samples(samples.source, samples.rows, labels, (*samples.classes, "never seen"))
-    weights = loop.class_weights(uneven, "balanced", select_device("cpu"))
-    assert weights is not None
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    assert weights.tolist() == pytest.approx([*expected, 0.0])
-    assert loop.class_weights(uneven, "none", select_device("cpu")) is None
-
-
 def test_class_weights_and_balanced_sampling_change_the_training(textures: Path, tmp_path: Path) -> None:
     """Of 60 bricks, 60 grasses and 6 gravels, the gravels' share of the loss grows; each setting is its own run."""
     shutil.copytree(textures, tmp_path / "data")
@@ -200,7 +186,7 @@ def test_class_weights_and_balanced_sampling_change_the_training(textures: Path,
     losses = {}
     for name, change in (
         ("plain", {}),
-        ("weighted", {"training": {"class_weights": "balanced"}}),
+        ("weighted", {"loss": {"class_weights": "balanced"}}),
         ("balanced", {"data": {"sampling": "balanced"}}),
     ):
         settings = config(tmp_path / "data", tmp_path / name)

@@ -64,7 +64,7 @@ def test_norms_and_biases_do_not_decay() -> None:
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
 
 
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
 def test_only_weight_decay_moves_weights_without_gradient(name: str) -> None:
     layer = nn.Linear(2, 2)
     before = layer.weight.detach().clone(), layer.bias.detach().clone()

@@ -42,14 +42,14 @@ LAST_STEP = 22  # two epochs of 180 // 16
 
 
 def settings(data: Path, output: Path, **changes: Any) -> Config:
-    """Everything that is random is on: views, light, dropout, order, balance."""
+    """Everything that is random is on: views, light, mixing, dropout, order, balance."""
     return dataclasses.replace(
         Config(
             recipe="test",
             output=str(output),
             data=DataConfig(path=str(data), workers=0, sampling="balanced"),
             image=Preprocessing(size=75, crop=1.0),
-            augment=AugmentConfig(area=(0.3, 1.0), color=0.3, rotate=5),
+            augment=AugmentConfig(area=(0.3, 1.0), color=0.3, rotate=5, mixup=0.2, cutmix=1.0),
             model=ModelConfig(width=0.1, dropout=0.5),
             schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
             training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32"),
@@ -89,12 +89,15 @@ def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Recorder, "step", record)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd"])
 def test_stopped_at_any_step_it_ends_the_same(
     optimizer: Any, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the first epoch, at its last step, after its evaluation, and near the end; with other workers."""
-    change = {"optimizer": OptimizerConfig(name=optimizer)}
+    change: dict[str, Any] = {}
+    if optimizer != "adamw":
+        change["optimizer"] = OptimizerConfig(name=optimizer, lr=0.01)
+        change["training"] = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=3)
     config = settings(textures, tmp_path, **change)
     reference = whole if optimizer == "adamw" else train(settings(textures, tmp_path / "whole", **change))
     run = None

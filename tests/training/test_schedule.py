@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import torch
+from torch.optim import lr_scheduler
 
 from inceptionv4.config import Config, OptimizerConfig, ScheduleConfig
 from inceptionv4.training.schedule import learning_rate
 
 
-def config(**schedule: float) -> Config:
-    return Config(optimizer=OptimizerConfig(lr=0.4), schedule=ScheduleConfig(**schedule))  # type: ignore[arg-type]
+def config(**schedule: Any) -> Config:
+    return Config(optimizer=OptimizerConfig(lr=0.4), schedule=ScheduleConfig(**schedule))
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,50 @@ def test_without_warm_up_it_starts_at_the_peak_and_only_falls() -> None:
 
 def test_a_fraction_of_an_epoch_warms_up() -> None:
     assert learning_rate(4, config(epochs=2, warmup_epochs=0.5), 10) == 0.4
+
+
+def torchs(scheduler: type, steps: int, **options: object) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    schedule = scheduler(optimizer, **options)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheduler", "options"),
+    [
+        ({"name": "cosine"}, lr_scheduler.CosineAnnealingLR, {"T_max": 40}),
+        ({"name": "linear"}, lr_scheduler.LinearLR, {"start_factor": 1, "end_factor": 0, "total_iters": 40}),
+        ({"name": "step"}, lr_scheduler.StepLR, {"step_size": 20, "gamma": 0.94}),
+        (
+            {"name": "step", "decay_epochs": 0.5, "decay_factor": 0.5},
+            lr_scheduler.StepLR,
+            {"step_size": 5, "gamma": 0.5},
+        ),
+        ({"name": "exponential"}, lr_scheduler.ExponentialLR, {"gamma": 0.94 ** (1 / 20)}),
+        ({"name": "constant"}, lr_scheduler.ConstantLR, {"factor": 1}),
+        (
+            {"name": "one_cycle", "warmup_epochs": 1.2},
+            lr_scheduler.OneCycleLR,
+            # torch counts a warm-up of n steps as pct_start * total - 1, and ends on its last step.
+            {"max_lr": 0.4, "total_steps": 41, "pct_start": 13 / 41},
+        ),
+    ],
+    ids=lambda value: value.get("name", "") if isinstance(value, dict) else "",
+)
+def test_each_schedule_is_torchs(settings: dict[str, Any], scheduler: type, options: dict[str, Any]) -> None:
+    ours = config(**{"epochs": 4, "warmup_epochs": 0, **settings})
+    rates = [learning_rate(step, ours, 10) for step in range(40)]
+    assert rates == pytest.approx(torchs(scheduler, 40, **options), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "step", "exponential", "constant"])
+def test_a_warm_up_rises_to_the_peak_before_any_schedule(name: str) -> None:
+    ours = config(name=name, epochs=4, warmup_epochs=1)
+    assert [learning_rate(step, ours, 10) for step in range(10)] == pytest.approx(
+        [0.4 * step / 10 for step in range(1, 11)]
+    )

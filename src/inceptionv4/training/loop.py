@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, Samples, read_dataset
@@ -23,6 +23,8 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.signals import StopRequests
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.loss import Loss, class_weights
+from inceptionv4.training.mixing import mix
 from inceptionv4.training.optimizer import build_optimizer
 from inceptionv4.training.recorder import Recorder, StepRecord
 from inceptionv4.training.run import create_run
@@ -74,7 +76,7 @@ def train(config: Config, *, run: Path | None = None) -> Path:
     optimizer = build_optimizer(network, config.optimizer)
     workers = device.default_workers() if config.data.workers is None else config.data.workers
     loader = TrainingLoader(dataset.train, config, workers=workers)
-    weights = class_weights(dataset.train, config.training.class_weights, device)
+    loss = Loss(config.loss, len(spec.classes), class_weights(dataset.train, config.loss, device))
     epochs, position = config.schedule.epochs, Position()
     if saved is not None:
         restore(saved, network, average, optimizer)
@@ -114,23 +116,29 @@ def train(config: Config, *, run: Path | None = None) -> Path:
         while position.epoch < epochs:
             network.train()
             for batch in loader.epoch(position.epoch, position.batch):
-                torch.manual_seed(step_seed(config.seed, position.step))
+                seed = step_seed(config.seed, position.step)
+                torch.manual_seed(seed)
                 lr = learning_rate(position.step, config, len(loader))
                 inputs = batch.to_input(device.device, config.image)
-                labels = batch.labels.to(device.device, non_blocking=True)
-                with device.autocast():
-                    logits = network(inputs)
-                loss = cross_entropy(logits.float(), labels, weights, label_smoothing=config.training.label_smoothing)
-                loss.backward()  # type: ignore[no-untyped-call]
+                targets = loss.targets(batch.labels.to(device.device, non_blocking=True))
+                inputs, targets = mix(inputs, targets, config.augment, np.random.default_rng(seed))
+                total, weight = 0.0, loss.weight(targets)
+                # A batch that does not fit goes through in parts: their gradients add up to that of the whole.
+                for part in parts(len(batch), config.training.accumulate):
+                    with device.autocast():
+                        logits = network(inputs[part])
+                    mean = loss(logits.float(), targets[part]) / weight
+                    mean.backward()  # type: ignore[no-untyped-call]
+                    total += mean.item()
                 gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
-                check_finite(loss.item(), gradient_norm, position.step, dataset.train, batch.indices)
+                check_finite(total, gradient_norm, position.step, dataset.train, batch.indices)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.step()
                 optimizer.zero_grad()
                 average.update()
                 position = replace(position, batch=batch.number + 1, step=position.step + 1, bad=dict(loader.bad))
-                recorder.step(StepRecord(position.epoch + 1, position.step, loss.item(), lr, gradient_norm, len(batch)))
+                recorder.step(StepRecord(position.epoch + 1, position.step, total, lr, gradient_norm, len(batch)))
                 leave_if_asked()
                 if time.monotonic() - last_saved >= 60 * config.checkpoint.every_minutes:
                     save(model())
@@ -150,23 +158,16 @@ def train(config: Config, *, run: Path | None = None) -> Path:
     return run
 
 
+def parts(images: int, count: int) -> list[slice]:
+    """A batch of `images` in `count` parts of nearly equal size, or fewer: a batch norm needs two images in each."""
+    count = max(min(count, images // 2), 1)
+    edges = [images * part // count for part in range(count + 1)]
+    return [slice(start, end) for start, end in itertools.pairwise(edges)]
+
+
 def step_seed(seed: int, step: int) -> int:
-    """The seed of what is random in one step, dropout: it needs no state to be resumed."""
+    """The seed of what is random in one step, mixing and dropout: there is no state to be resumed."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def class_weights(samples: Samples, kind: Literal["none", "balanced"], device: Device) -> Tensor | None:
-    """Of the loss, float32 `(classes,)`: `n / (K n_k)` for a class of `n_k` of all n images in K classes; or None.
-
-    An image counts one on average over the data, as scikit-learn's "balanced" has it. A class without images never
-    occurs; its weight is 0.
-    """
-    if kind == "none":
-        return None
-    counts = torch.from_numpy(samples.counts)
-    occurring = (counts > 0).sum()
-    weights = torch.where(counts > 0, len(samples) / (occurring * counts), 0.0)
-    return weights.to(device.device, torch.float32)
 
 
 def clip_gradient(network: nn.Module, largest: float | None) -> float:

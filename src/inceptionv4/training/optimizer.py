@@ -16,6 +16,9 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     groups = parameter_groups(network, config.weight_decay)
     if config.name == "rmsprop":
         return RMSpropTF(groups, lr=config.lr, decay=config.decay, momentum=config.momentum, eps=config.eps)
+    if config.name == "sgd":
+        nesterov = config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 

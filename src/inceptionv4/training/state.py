@@ -60,6 +60,8 @@ def save_state(
     tensors = {f"{TRAINING}network/{name}": tensor for name, tensor in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
+            if value is None:  # sgd without momentum remembers nothing
+                continue
             tensors[f"{TRAINING}optimizer/{name}/{slot}"] = value
     facts = {**checkpoint.training, "position": asdict(position), "average_steps": average.steps}
     path = run / LAST.parent / f"step-{position.step:08}.safetensors"
