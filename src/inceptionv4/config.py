@@ -79,6 +79,9 @@ class OptimizerConfig(Section):
     momentum: float = setting(0.9, "rmsprop, sgd: momentum", at_least=0, below=1)
     decay: float = setting(0.9, "rmsprop: decay of the mean square", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root (adamw) or inside it (rmsprop; the paper's is 1.0)", above=0)
+    layer_decay: float = setting(
+        1.0, "factor on the learning rate from each stage to the one before it; 1: the same for all", above=0, at_most=1
+    )
     clip_norm: float | None = setting(1.0, "largest norm of the whole gradient; null: no limit", above=0)
 
 
@@ -118,6 +121,8 @@ class LossConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Section):
     batch_size: int = setting(32, "images a step", at_least=2)
+    freeze: str | None = setting(None, "stages that stay as they are, such as stem or stem..reduction_a; null: none")
+    patience: int | None = setting(None, "epochs without a better top-1 after which to stop; null: never", at_least=1)
     accumulate: int = setting(1, "parts in which a batch goes through the network, to save memory", at_least=1)
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1

@@ -66,7 +66,7 @@ def test_norms_and_biases_do_not_decay() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop", "sgd"])
 def test_only_weight_decay_moves_weights_without_gradient(name: str) -> None:
-    layer = nn.Linear(2, 2)
+    layer = nn.Linear(2, 2)  # of no stage
     before = layer.weight.detach().clone(), layer.bias.detach().clone()
     optimizer = build_optimizer(layer, OptimizerConfig(name=name, lr=0.1, weight_decay=0.5))  # type: ignore[arg-type]
     for parameter in layer.parameters():
@@ -74,3 +74,14 @@ def test_only_weight_decay_moves_weights_without_gradient(name: str) -> None:
     optimizer.step()
     assert (layer.weight.abs() < before[0].abs()).all()
     assert torch.equal(layer.bias, before[1])
+
+
+def test_earlier_stages_learn_more_slowly() -> None:
+    network = InceptionV4(5, width=0.1)
+    groups = parameter_groups(network, 0.1, layer_decay=0.5)
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    names = [stage for stage, _ in network.features.named_children()]
+    for name, parameter in network.named_parameters():
+        place = names.index(name.split(".")[1]) if name.startswith("features.") else len(names)
+        assert scales[id(parameter)] == 0.5 ** (len(names) - place), name
+    assert len(scales) == len(list(network.parameters()))

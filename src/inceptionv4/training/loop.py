@@ -23,6 +23,7 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.signals import StopRequests
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.freeze import freeze, frozen_stages, train_mode
 from inceptionv4.training.loss import Loss, class_weights
 from inceptionv4.training.mixing import mix
 from inceptionv4.training.optimizer import build_optimizer
@@ -61,6 +62,7 @@ def train(config: Config, *, run: Path | None = None) -> Path:
         preprocessing=config.image,
         origin=f"inceptionv4, recipe {config.recipe}",
     )
+    frozen = frozen_stages(config.training.freeze)
     facts = _training_facts(config, dataset)
     saved, complaints = load_state(run) if run is not None else (None, [])
     if saved is not None and saved.training["data"]["fingerprint"] != facts["data"]["fingerprint"]:
@@ -71,6 +73,7 @@ def train(config: Config, *, run: Path | None = None) -> Path:
         start_from(network, spec.classes, config.model.weights)
     run = create_run(config, device) if run is None else run
 
+    freeze(network, frozen)
     device.place(network)
     average = MovingAverage(network, config.training.ema_decay)
     optimizer = build_optimizer(network, config.optimizer)
@@ -113,8 +116,8 @@ def train(config: Config, *, run: Path | None = None) -> Path:
                     f"go on with `inceptionv4 train --resume {run}`",
                 )
 
-        while position.epoch < epochs:
-            network.train()
+        while position.epoch < epochs and not out_of_patience(position, config.training.patience):
+            train_mode(network, frozen)
             for batch in loader.epoch(position.epoch, position.batch):
                 seed = step_seed(config.seed, position.step)
                 torch.manual_seed(seed)
@@ -133,7 +136,7 @@ def train(config: Config, *, run: Path | None = None) -> Path:
                 gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
                 check_finite(total, gradient_norm, position.step, dataset.train, batch.indices)
                 for group in optimizer.param_groups:
-                    group["lr"] = lr
+                    group["lr"] = lr * group["lr_scale"]
                 optimizer.step()
                 optimizer.zero_grad()
                 average.update()
@@ -147,15 +150,25 @@ def train(config: Config, *, run: Path | None = None) -> Path:
                 average.network, dataset.val, config.image, device, workers=workers, after_batch=leave_if_asked
             )
             is_best = (metrics.top1, -metrics.loss) > position.best
-            best = (metrics.top1, -metrics.loss) if is_best else position.best
-            position = replace(position, epoch=position.epoch + 1, batch=0, best=best, bad=dict(loader.bad))
+            position = replace(position, epoch=position.epoch + 1, batch=0, bad=dict(loader.bad))
+            if is_best:
+                position = replace(position, best=(metrics.top1, -metrics.loss), best_epoch=position.epoch)
             recorder.epoch(metrics, is_best, skipped=list(loader.bad.values()))
             evaluated = model(metrics=asdict(metrics))
             # The best comes first: a training that is killed in between comes here again.
             if is_best:
                 save_checkpoint(evaluated, run / BEST)
             save(evaluated)
+        if position.epoch < epochs:
+            recorder.announce(
+                f"stopped after epoch {position.epoch}: none was better since epoch {position.best_epoch}"
+            )
     return run
+
+
+def out_of_patience(position: Position, patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought nothing better."""
+    return patience is not None and position.epoch - position.best_epoch >= patience
 
 
 def parts(images: int, count: int) -> list[slice]:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from inceptionv4.config import OptimizerConfig
+from inceptionv4.training.freeze import NAMES
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer that `config` names, at its peak learning rate, over the two groups of `parameter_groups`."""
-    groups = parameter_groups(network, config.weight_decay)
+    """The optimizer that `config` names, at its peak learning rate, over the groups of `parameter_groups`."""
+    groups = parameter_groups(network, config.weight_decay, config.layer_decay)
     if config.name == "rmsprop":
         return RMSpropTF(groups, lr=config.lr, decay=config.decay, momentum=config.momentum, eps=config.eps)
     if config.name == "sgd":
@@ -22,13 +23,27 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions and of the classifier decay; norms and biases, all vectors, do not."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+def parameter_groups(network: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """The parameters that are trained, by whether they decay and by how fast they learn.
+
+    Weights of convolutions and of the classifier decay; norms and biases, all vectors, do not. `lr_scale` of a group
+    is `layer_decay` to the power of its stages' distance from the classifier, whose own is one.
+    """
+    groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            scale = layer_decay ** _distance(name) if layer_decay < 1 else 1.0
+            groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
     return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        for (scale, decays), parameters in groups.items()
     ]
+
+
+def _distance(name: str) -> int:
+    """How many stages a parameter lies before the classifier."""
+    room, stage, *_ = name.split(".")
+    return len(NAMES) - NAMES.index(stage) if room == "features" else 0
 
 
 class RMSpropTF(torch.optim.Optimizer):

@@ -39,6 +39,7 @@ class Position:
     step: int = 0
     best: tuple[float, float] = (-1.0, 0.0)
     """Top-1 and negative loss of the best evaluation."""
+    best_epoch: int = 0
     bad: dict[int, str] = field(default_factory=dict)
     """Training images that were left out, and why."""
 
