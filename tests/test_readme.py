@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from inceptionv4.config import Config, recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,3 +90,13 @@ def test_every_command_of_the_data_page_is_one(command: Callable[..., Any]) -> N
         result = command(*arguments[1:], "--print-config")
         assert result.code == 0, line
         assert f"path: {arguments[3]}" in result.out.replace("'", ""), line
+
+
+def test_the_training_page_explains_each_knob() -> None:
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    for section in dataclasses.fields(Config):
+        if section.name in ("model", "optimizer", "schedule", "loss", "training", "checkpoint", "augment"):
+            for field in dataclasses.fields(section.default):
+                assert f"`{section.name}.{field.name}`" in page or f"`{field.name}`" in page, (section.name, field.name)
+    for recipe in recipes():
+        assert f"| `{recipe}` |" in page
