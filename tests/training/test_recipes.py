@@ -24,7 +24,12 @@ def test_a_small_variant_of_each_recipe_trains(recipe: str, textures: Path, tmp_
         image=dataclasses.replace(whole.image, size=75, crop=1.0),
         model=dataclasses.replace(whole.model, width=0.1),
         schedule=dataclasses.replace(whole.schedule, epochs=2, warmup_epochs=min(whole.schedule.warmup_epochs, 1)),
-        training=dataclasses.replace(whole.training, batch_size=min(whole.training.batch_size, 30), device="cpu"),
+        training=dataclasses.replace(
+            whole.training,
+            batch_size=min(whole.training.batch_size, 30),
+            accumulate=min(whole.training.accumulate, 2),
+            device="cpu",
+        ),
     )
     run = train(small)
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
