@@ -13,7 +13,7 @@ from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, Section, build, read_yaml, setting
 from inceptionv4.spec import Preprocessing
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Sampling = Literal["natural", "balanced"]
 
 
@@ -120,14 +120,17 @@ class LossConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Section):
-    batch_size: int = setting(32, "images a step", at_least=2)
+    batch_size: int = setting(32, "images a step, over all processes", at_least=2)
     freeze: str | None = setting(None, "stages that stay as they are, such as stem or stem..reduction_a; null: none")
     patience: int | None = setting(None, "epochs without a better top-1 after which to stop; null: never", at_least=1)
-    accumulate: int = setting(1, "parts in which a batch goes through the network, to save memory", at_least=1)
+    accumulate: int = setting(
+        1, "parts in which a batch goes through the network, over all processes, to save memory", at_least=1
+    )
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
     )
-    precision: Precision = setting("auto", "fp32, bf16, or auto: bf16 where the device computes in it")
+    precision: Precision = setting("auto", "fp32, bf16, fp16, or auto: bf16 where the device computes in it")
+    sync_norms: bool = setting(False, "norms see the images of all processes (torch has it for accelerators only)")
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
 
 

@@ -10,7 +10,8 @@ from inceptionv4.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from test_resume import assert_same_run, command, kill_and_resume, settings
+from runs import assert_same_run, settings
+from test_resume import command, kill_and_resume
 
 
 def test_two_hundred_kills(textures: Path, tmp_path: Path) -> None:

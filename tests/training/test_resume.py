@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import random
@@ -15,21 +14,19 @@ from typing import Any
 
 import pytest
 import torch
+from runs import assert_same_run, settings
 
 from inceptionv4 import Classifier
 from inceptionv4.config import (
-    AugmentConfig,
     CheckpointConfig,
     Config,
     DataConfig,
-    ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainingConfig,
 )
 from inceptionv4.errors import CheckpointError, DataError, StoppedError, UsageError
 from inceptionv4.settings import dump
-from inceptionv4.spec import Preprocessing
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
@@ -39,38 +36,6 @@ from inceptionv4.weights import checkpoint
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 LAST_STEP = 22  # two epochs of 180 // 16
-
-
-def settings(data: Path, output: Path, **changes: Any) -> Config:
-    """Everything that is random is on: views, light, mixing, dropout, order, balance."""
-    return dataclasses.replace(
-        Config(
-            recipe="test",
-            output=str(output),
-            data=DataConfig(path=str(data), workers=0, sampling="balanced"),
-            image=Preprocessing(size=75, crop=1.0),
-            augment=AugmentConfig(area=(0.3, 1.0), color=0.3, rotate=5, mixup=0.2, cutmix=1.0),
-            model=ModelConfig(width=0.1, dropout=0.5),
-            schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
-            training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32"),
-        ),
-        **changes,
-    )
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
-    for name in ("last", "best"):
-        ours, theirs = (load_checkpoint(run / f"checkpoints/{name}.safetensors") for run in (one, other))
-        assert ours.weights.keys() == theirs.weights.keys()
-        for key, value in ours.weights.items():
-            assert torch.equal(value, theirs.weights[key]), key
-        for fact in ("position", "metrics", "epoch", "step", "average_steps"):
-            assert ours.training.get(fact) == theirs.training.get(fact)
-    timed = ("seconds", "images_per_second")
-    tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
-    for row, same in zip(*tables, strict=True):
-        assert {key: row[key] for key in row if key not in timed} == {key: same[key] for key in row if key not in timed}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from inceptionv4.cli.console import Flag, complain, print_json
+from inceptionv4.cli.console import Flag, complain, print_json, speaks
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, ImageError, StoppedError
@@ -68,7 +68,9 @@ def train(
     from inceptionv4.training.loop import train as run_training
     from inceptionv4.training.run import find_run
 
-    print(run_training(resolved, run=find_run(resolved, resume)))
+    run = run_training(resolved, run=find_run(resolved, resume))
+    if speaks():
+        print(run)
 
 
 @app.command
@@ -153,7 +155,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         complain(f"{error}\nTry `inceptionv4 --help`.")
         sys.exit(2)
     except StoppedError as stopped:
-        print(stopped, file=sys.stderr)
+        if speaks():
+            print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
     except Error as error:
         if debug:

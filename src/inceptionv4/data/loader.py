@@ -41,6 +41,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, rows: slice) -> Batch:
+        """Some of its images."""
+        light = None if self.light is None else self.light[rows]
+        return Batch(self.images[rows], self.labels[rows], self.indices[rows], light, self.bad, self.number)
+
     def to_input(self, device: torch.device, preprocessing: Preprocessing) -> Tensor:
         """The network's input on `device`: float32 `(B, 3, size, size)`."""
         images = self.images.to(device, non_blocking=True)
@@ -65,10 +70,10 @@ class TrainingLoader:
         self.samples, self.config = samples, config
         self.workers, self.rank, self.ranks = workers, rank, ranks
         self.batch_size = min(config.training.batch_size, len(samples) // ranks * ranks)
-        if self.batch_size == 0 or self.batch_size % ranks:
+        if self.batch_size < 2 * ranks or self.batch_size % ranks:
             raise ConfigError(
-                f"training.batch_size must be a multiple of the {ranks} processes, got {config.training.batch_size} "
-                f"for {len(samples)} images"
+                f"training.batch_size must be a multiple of the {ranks} processes with two images for each or more, "
+                f"got {config.training.batch_size} for {len(samples)} images"
             )
         self.bad: dict[int, str] = {}
 
@@ -77,7 +82,7 @@ class TrainingLoader:
         return len(self.samples) // self.batch_size
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number` from batch `start` on, both from 0; each holds two images or more.
+        """The batches of epoch `number` from batch `start` on, both from 0.
 
         Raises:
             ImageError: an image cannot be decoded, and `data.on_error` is `raise`.
@@ -101,8 +106,7 @@ class TrainingLoader:
         for place, (part, views) in enumerate(prepared(draws, prepare, self.workers), start):
             batch = self._collate(place, part % len(self.samples), views)
             self._count(batch.bad)
-            if len(batch) > 1:  # a batch norm needs two
-                yield batch
+            yield batch
 
     def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError]) -> Batch:
         good = [row for row, view in enumerate(views) if isinstance(view, View)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint
@@ -71,19 +73,28 @@ def evaluate_network(
     device: Device,
     *,
     workers: int | None = None,
+    ranks: Ranks | None = None,
     after_batch: Callable[[int], None] | None = None,
 ) -> Metrics:
     """Metrics of `network`, which is in evaluation mode and on `device`, over every one of `samples`.
 
-    `after_batch` is told how many images each batch had.
+    Each image is counted by one of `ranks`. `after_batch` is told how many images a batch had; it is called equally
+    often on all of them.
     """
     sums = Sums()
+    ranks = Ranks() if ranks is None else ranks
     workers = device.default_workers() if workers is None else workers
-    for batch in evaluation_batches(samples, preprocessing, batch_size=BATCH_SIZE, workers=workers):
-        images = batch.to_input(device.device, preprocessing)
-        with device.autocast():
-            logits = network(images)
-        sums.add(logits, batch.labels.to(device.device))
+    batches = evaluation_batches(
+        samples, preprocessing, batch_size=BATCH_SIZE, workers=workers, rank=ranks.rank, ranks=ranks.count
+    )
+    most = -(-len(samples) // ranks.count)  # the first has the most images, by one
+    for batch, _ in zip_longest(batches, range(0, most, BATCH_SIZE)):
+        if batch is not None:
+            images = batch.to_input(device.device, preprocessing)
+            with device.autocast():
+                logits = network(images)
+            sums.add(logits, batch.labels.to(device.device))
         if after_batch is not None:
-            after_batch(len(batch))
+            after_batch(0 if batch is None else len(batch))
+    sums.values = sum(ranks.gather(sums.values), torch.zeros_like(sums.values))
     return sums.divide()

@@ -24,7 +24,7 @@ class Device:
 
     @property
     def precision(self) -> str:
-        return "bf16" if self.autocast_dtype is torch.bfloat16 else "fp32"
+        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast_dtype]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute convolutions and matrix products in the chosen precision; a no-op for fp32."""
@@ -39,7 +39,8 @@ class Device:
 
     def default_workers(self) -> int:
         """Decoding threads that keep the device busy: a CPU computes itself and can spare one."""
-        return 1 if self.device.type == "cpu" else min(16, os.cpu_count() or 1)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of `torchrun` on this machine
+        return 1 if self.device.type == "cpu" else max(min(16, (os.cpu_count() or 1) // here), 1)
 
     def describe(self) -> str:
         if self.device.type == "cpu":
@@ -57,6 +58,9 @@ def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         device = found if found is not None else torch.device("cpu")
+        if found is not None and "LOCAL_RANK" in os.environ:  # each process of `torchrun` has its own
+            device = torch.device(found.type, int(os.environ["LOCAL_RANK"]))
+            torch.accelerator.set_device_index(device.index)
     else:
         try:
             device = torch.device(name)
@@ -67,10 +71,10 @@ def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
     bf16 = computes_bf16(device)
     if precision == "bf16" and device.type != "cpu" and not bf16:
         raise UsageError(f"{device} does not compute in bf16; use --training.precision fp32")
-    use_bf16 = precision == "bf16" or (precision == "auto" and bf16)
+    dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16 if bf16 else None}
     return Device(
         device=device,
-        autocast_dtype=torch.bfloat16 if use_bf16 else None,
+        autocast_dtype=dtypes[precision],
         # Ascend has no channels-last kernels.
         memory_format=torch.contiguous_format if device.type == "npu" else torch.channels_last,
     )

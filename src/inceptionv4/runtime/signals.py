@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
 from inceptionv4.errors import StoppedError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequests:
@@ -22,7 +25,7 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -32,7 +35,16 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def counts(self) -> list[int]:
+        """How often each of `SIGNALS` was noted, to be added up over processes."""
+        return [int(self.received == number) for number in SIGNALS]
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             raise StoppedError(number, "stopped at once by a second signal; the last saved state is sound")
         self.received = signal.Signals(number)
+
+
+def asked_for(counts: Sequence[float]) -> signal.Signals | None:
+    """The signal that `StopRequests.counts` speak of, or None."""
+    return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)

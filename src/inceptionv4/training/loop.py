@@ -1,33 +1,27 @@
-"""Training: set up, then one loop, read from top to bottom."""
+"""Training: what it needs is set up, then epochs of steps, each epoch with an evaluation."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inceptionv4.config import Config
-from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import TrainingLoader
-from inceptionv4.errors import ConfigError, DataError, DivergedError, StoppedError
+from inceptionv4.errors import ConfigError, DataError, StoppedError
 from inceptionv4.evaluation.evaluate import evaluate_network
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, select_device
-from inceptionv4.runtime.signals import StopRequests
+from inceptionv4.runtime.distributed import Ranks, join_ranks
+from inceptionv4.runtime.signals import StopRequests, asked_for
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.average import MovingAverage
-from inceptionv4.training.freeze import freeze, frozen_stages, train_mode
-from inceptionv4.training.loss import Loss, class_weights
-from inceptionv4.training.mixing import mix
-from inceptionv4.training.optimizer import build_optimizer
-from inceptionv4.training.recorder import Recorder, StepRecord
+from inceptionv4.training.learner import Learner
+from inceptionv4.training.recorder import Recorder, Silence, StepRecord
 from inceptionv4.training.run import create_run
 from inceptionv4.training.schedule import learning_rate
 from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
@@ -40,14 +34,15 @@ def train(config: Config, *, run: Path | None = None) -> Path:
 
     Every epoch ends with an evaluation on the held-out images and a saved state; the averaged weights with the highest
     top-1 are kept as `best`. With `run`, a folder that `find_run` found, its training goes on where its newest sound
-    state is: on a CPU, everything is then as if it had never stopped, to the last bit.
+    state is: on a CPU, everything is then as if it had never stopped, to the last bit. Under `torchrun` all processes
+    train as one; the first of them reads and writes the run folder, which the others need not see.
 
     Raises:
         ConfigError: no data are named.
         UsageError: no such device or starting weights.
         DataError: the data cannot be used, are not those of the run, or have too many images that cannot be decoded.
         CheckpointError: the run's states are of other settings.
-        RunError: the run folder cannot be written.
+        RunError: the run folder cannot be written, or another process is gone.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
         StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
     """
@@ -56,114 +51,166 @@ def train(config: Config, *, run: Path | None = None) -> Path:
         raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
     device = select_device(config.training.device, config.training.precision)
     dataset = read_dataset(config.data.path, config.data.val_fraction)
-    spec = ModelSpec(
-        classes=dataset.classes,
-        width=config.model.width,
-        preprocessing=config.image,
-        origin=f"inceptionv4, recipe {config.recipe}",
-    )
-    frozen = frozen_stages(config.training.freeze)
-    facts = _training_facts(config, dataset)
-    saved, complaints = load_state(run) if run is not None else (None, [])
-    if saved is not None and saved.training["data"]["fingerprint"] != facts["data"]["fingerprint"]:
-        raise DataError(f"the images at {config.data.path} are not those that {run} was trained on; start a new run")
-    torch.manual_seed(config.seed)
-    network = InceptionV4(len(spec.classes), dropout=config.model.dropout, width=config.model.width)
-    if config.model.weights is not None and saved is None:
-        start_from(network, spec.classes, config.model.weights)
-    run = create_run(config, device) if run is None else run
+    with join_ranks(device) as ranks, StopRequests() as stop:
+        return Training(config, dataset, device, ranks, stop, run).finish()
 
-    freeze(network, frozen)
-    device.place(network)
-    average = MovingAverage(network, config.training.ema_decay)
-    optimizer = build_optimizer(network, config.optimizer)
-    workers = device.default_workers() if config.data.workers is None else config.data.workers
-    loader = TrainingLoader(dataset.train, config, workers=workers)
-    loss = Loss(config.loss, len(spec.classes), class_weights(dataset.train, config.loss, device))
-    epochs, position = config.schedule.epochs, Position()
-    if saved is not None:
-        restore(saved, network, average, optimizer)
-        position = read_position(saved)
-        loader.bad |= position.bad
-    images = epochs * len(loader) * loader.batch_size
 
-    with (
-        StopRequests() as stop,
-        Recorder(run, images, epochs, epoch=position.epoch, step=position.step) as recorder,
-    ):
-        recorder.announce(_opening(run, device, dataset, network))
-        for complaint in complaints:
-            recorder.announce(f"passed over: {complaint}")
+class Training:
+    """A training between two steps: all that it goes on with, and where it is."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Path | None
+    ) -> None:
+        self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
+        self.spec = ModelSpec(
+            classes=dataset.classes,
+            width=config.model.width,
+            preprocessing=config.image,
+            origin=f"inceptionv4, recipe {config.recipe}",
+        )
+        self.facts = _training_facts(config, dataset)
+        run = ranks.broadcast(run)
+        saved, self.complaints = ranks.broadcast(load_state(run) if run is not None and ranks.first else (None, []))
+        if saved is not None and saved.training["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
+            raise DataError(
+                f"the images at {config.data.path} are not those that {run} was trained on; start a new run"
+            )
+
+        torch.manual_seed(config.seed)
+        network = InceptionV4(len(self.spec.classes), dropout=config.model.dropout, width=config.model.width)
+        if config.model.weights is not None and saved is None:
+            start_from(network, self.spec.classes, config.model.weights)
+        self.learner = Learner(network, config, dataset.train, device, ranks)
+        self.workers = device.default_workers() if config.data.workers is None else config.data.workers
+        self.loader = TrainingLoader(dataset.train, config, workers=self.workers, rank=ranks.rank, ranks=ranks.count)
+        self.position = Position()
         if saved is not None:
-            recorder.announce(f"going on after step {position.step}")
-        last_saved = time.monotonic()
+            restore(saved, self.learner)
+            self.position = read_position(saved)
+            self.loader.bad |= self.position.bad
+        self.resumed = saved is not None
+        self.run = run or ranks.broadcast(create_run(config, device) if ranks.first else Path())
+        self.last_saved = time.monotonic()
 
-        def model(**more: object) -> Checkpoint:
-            reached = {"epoch": position.epoch, "step": position.step}
-            return Checkpoint(average.network.state_dict(), spec, facts | reached | more)
+    def finish(self) -> Path:
+        """Train to the end, and return the run folder."""
+        epochs = self.config.schedule.epochs
+        images = epochs * len(self.loader) * self.loader.batch_size
+        with self._recorder(images) as self.recorder:
+            self.recorder.announce(self._opening())
+            for complaint in self.complaints:
+                self.recorder.announce(f"passed over: {complaint}")
+            if self.resumed:
+                self.recorder.announce(f"going on after step {self.position.step}")
+            while self.position.epoch < epochs:
+                if out_of_patience(self.position, self.config.training.patience):
+                    self.recorder.announce(
+                        f"stopped after epoch {self.position.epoch}: "
+                        f"none was better since epoch {self.position.best_epoch}"
+                    )
+                    break
+                self._train_epoch()
+                self._evaluate()
+        return self.run
 
-        def save(checkpoint: Checkpoint) -> None:
-            nonlocal last_saved
-            save_state(run, checkpoint, network, average, optimizer, position, config.checkpoint.keep)
-            last_saved = time.monotonic()
-
-        def leave_if_asked(images: int = 0) -> None:
-            if stop.received is not None:
-                save(model())
-                raise StoppedError(
-                    stop.received,
-                    f"{stop.received.name} after step {position.step}; everything is saved, "
-                    f"go on with `inceptionv4 train --resume {run}`",
+    def _train_epoch(self) -> None:
+        """The steps of an epoch, from where it was left."""
+        for batch in self.loader.epoch(self.position.epoch, self.position.batch):
+            lr = learning_rate(self.position.step, self.config, len(self.loader))
+            step = self.learner.step(batch, self.position.step, lr)
+            self.position = replace(self.position, batch=batch.number + 1)
+            if step is None:
+                self.recorder.announce(f"batch {batch.number + 1} of epoch {self.position.epoch + 1} moved nothing")
+            else:
+                self.position = replace(self.position, step=self.position.step + 1)
+                self.recorder.step(
+                    StepRecord(
+                        epoch=self.position.epoch + 1,
+                        step=self.position.step,
+                        loss=step.loss,
+                        learning_rate=lr,
+                        gradient_norm=step.gradient_norm,
+                        images=step.images,
+                    )
                 )
+            self._heed_signals()
 
-        while position.epoch < epochs and not out_of_patience(position, config.training.patience):
-            train_mode(network, frozen)
-            for batch in loader.epoch(position.epoch, position.batch):
-                seed = step_seed(config.seed, position.step)
-                torch.manual_seed(seed)
-                lr = learning_rate(position.step, config, len(loader))
-                inputs = batch.to_input(device.device, config.image)
-                targets = loss.targets(batch.labels.to(device.device, non_blocking=True))
-                inputs, targets = mix(inputs, targets, config.augment, np.random.default_rng(seed))
-                total, weight = 0.0, loss.weight(targets)
-                # A batch that does not fit goes through in parts: their gradients add up to that of the whole.
-                for part in parts(len(batch), config.training.accumulate):
-                    with device.autocast():
-                        logits = network(inputs[part])
-                    mean = loss(logits.float(), targets[part]) / weight
-                    mean.backward()  # type: ignore[no-untyped-call]
-                    total += mean.item()
-                gradient_norm = clip_gradient(network, config.optimizer.clip_norm)
-                check_finite(total, gradient_norm, position.step, dataset.train, batch.indices)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * group["lr_scale"]
-                optimizer.step()
-                optimizer.zero_grad()
-                average.update()
-                position = replace(position, batch=batch.number + 1, step=position.step + 1, bad=dict(loader.bad))
-                recorder.step(StepRecord(position.epoch + 1, position.step, total, lr, gradient_norm, len(batch)))
-                leave_if_asked()
-                if time.monotonic() - last_saved >= 60 * config.checkpoint.every_minutes:
-                    save(model())
+    def _evaluate(self) -> None:
+        """The end of an epoch: how good the average is, and a state."""
+        metrics = evaluate_network(
+            self.learner.average.network,
+            self.dataset.val,
+            self.config.image,
+            self.device,
+            workers=self.workers,
+            ranks=self.ranks,
+            after_batch=lambda _: self._heed_signals(),
+        )
+        is_best = (metrics.top1, -metrics.loss) > self.position.best
+        self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
+        if is_best:
+            self.position = replace(self.position, best=(metrics.top1, -metrics.loss), best_epoch=self.position.epoch)
+        self._share_bad()
+        self.recorder.epoch(
+            self.position.epoch, self.position.step, metrics, is_best, skipped=list(self.loader.bad.values())
+        )
+        checkpoint = self._model(metrics=asdict(metrics))
+        # The best comes first: a training that is killed in between comes here again.
+        if is_best and self.ranks.first:
+            save_checkpoint(checkpoint, self.run / BEST)
+        self._save(checkpoint)
 
-            metrics = evaluate_network(
-                average.network, dataset.val, config.image, device, workers=workers, after_batch=leave_if_asked
+    def _heed_signals(self) -> None:
+        """Save when a signal asks to stop, or when it is time; all processes do so after the same step.
+
+        Raises:
+            StoppedError: a signal was received, by whichever process.
+        """
+        due = time.monotonic() - self.last_saved >= 60 * self.config.checkpoint.every_minutes
+        *counts, save = self.ranks.total(*self.stop.counts(), due and self.ranks.first)
+        stopped = asked_for(counts)
+        if stopped is not None or save:
+            self._share_bad()
+            self._save(self._model())
+        if stopped is not None:
+            raise StoppedError(
+                stopped,
+                f"{stopped.name} after step {self.position.step}; everything is saved, "
+                f"go on with `inceptionv4 train --resume {self.run}`",
             )
-            is_best = (metrics.top1, -metrics.loss) > position.best
-            position = replace(position, epoch=position.epoch + 1, batch=0, bad=dict(loader.bad))
-            if is_best:
-                position = replace(position, best=(metrics.top1, -metrics.loss), best_epoch=position.epoch)
-            recorder.epoch(metrics, is_best, skipped=list(loader.bad.values()))
-            evaluated = model(metrics=asdict(metrics))
-            # The best comes first: a training that is killed in between comes here again.
-            if is_best:
-                save_checkpoint(evaluated, run / BEST)
-            save(evaluated)
-        if position.epoch < epochs:
-            recorder.announce(
-                f"stopped after epoch {position.epoch}: none was better since epoch {position.best_epoch}"
-            )
-    return run
+
+    def _share_bad(self) -> None:
+        """Tell all processes of the images that each could not decode."""
+        for bad in self.ranks.gather(self.loader.bad):
+            self.loader.bad |= bad
+        self.position = replace(self.position, bad=dict(self.loader.bad))
+
+    def _model(self, **more: object) -> Checkpoint:
+        """The averaged weights as a model of their own."""
+        reached = {"epoch": self.position.epoch, "step": self.position.step}
+        return Checkpoint(self.learner.average.network.state_dict(), self.spec, self.facts | reached | more)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        if self.ranks.first:
+            save_state(self.run, checkpoint, self.learner, self.position, self.config.checkpoint.keep)
+        self.last_saved = time.monotonic()
+
+    def _recorder(self, images: int) -> Recorder | Silence:
+        if not self.ranks.first:
+            return Silence()
+        epochs, at = self.config.schedule.epochs, self.position
+        return Recorder(self.run, images, epochs, epoch=at.epoch, step=at.step)
+
+    def _opening(self) -> str:
+        source = self.dataset.source
+        parameters = count_parameters(self.learner.network)
+        processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
+        return (
+            f"{self.run}: Inception-v4, {parameters:,} parameters, on {self.device.describe()}{processes}\n"
+            f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
+        )
 
 
 def out_of_patience(position: Position, patience: int | None) -> bool:
@@ -171,37 +218,8 @@ def out_of_patience(position: Position, patience: int | None) -> bool:
     return patience is not None and position.epoch - position.best_epoch >= patience
 
 
-def parts(images: int, count: int) -> list[slice]:
-    """A batch of `images` in `count` parts of nearly equal size, or fewer: a batch norm needs two images in each."""
-    count = max(min(count, images // 2), 1)
-    edges = [images * part // count for part in range(count + 1)]
-    return [slice(start, end) for start, end in itertools.pairwise(edges)]
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of what is random in one step, mixing and dropout: there is no state to be resumed."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def clip_gradient(network: nn.Module, largest: float | None) -> float:
-    """Scale the whole gradient down to norm `largest` (None: leave it), and return the norm that it had."""
-    return nn.utils.clip_grad_norm_(network.parameters(), math.inf if largest is None else largest).item()
-
-
-def check_finite(loss: float, gradient_norm: float, step: int, samples: Samples, indices: Tensor) -> None:
-    """Stop before the optimizer would write what is no number into the weights.
-
-    Raises:
-        DivergedError: naming the step and the samples.
-    """
-    if math.isfinite(loss) and math.isfinite(gradient_norm):
-        return
-    names = ", ".join(samples.describe(index) for index in indices[:5].tolist())
-    raise DivergedError(
-        f"training diverged in step {step + 1}: loss {loss:g}, gradient norm {gradient_norm:g}; its {len(indices)} "
-        f"images begin with {names}; lower --optimizer.lr or raise --schedule.warmup_epochs "
-        "(the last epoch's checkpoint is sound)"
-    )
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
@@ -214,14 +232,3 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
             "val_fraction": config.data.val_fraction,
         },
     }
-
-
-def _opening(run: Path, device: Device, dataset: Dataset, network: nn.Module) -> str:
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    ignored = dataset.source.table.ignored
-    others = f"; other files ignored: {ignored}" if ignored else ""
-    return (
-        f"{run}: Inception-v4, {parameters:,} parameters, on {device.describe()}\n"
-        f"{dataset.source.location}: {len(dataset.classes)} classes, {len(dataset.train):,} images to train on, "
-        f"{len(dataset.val):,} held out ({dataset.layout}{others})"
-    )

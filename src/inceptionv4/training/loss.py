@@ -29,11 +29,11 @@ class Loss:
         """int64 `(B,)` to float32 `(B, K)`, one at the label."""
         return one_hot(labels, self.classes).to(torch.float32)
 
-    def weight(self, targets: Tensor) -> float:
-        """How much images with these targets, `(B, K)` and not smoothed, count together: B without class weights."""
+    def weight(self, labels: Tensor) -> float:
+        """How much images with these labels, int64 `(B,)`, count together, mixed or not: B without class weights."""
         if self.class_weights is None:
-            return float(len(targets))
-        return float((targets @ self.class_weights).sum())
+            return float(len(labels))
+        return float(self.class_weights[labels.to(self.class_weights.device)].sum())
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """float32 logits and targets, both `(B, K)`, to the sum of the losses, a scalar."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -98,20 +99,20 @@ class Recorder:
         self._log.write(_line(record))
         self.progress.advance(record.images, f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}")
 
-    def epoch(self, metrics: Metrics, best: bool, skipped: list[str]) -> None:
-        """Write and show the end of an epoch: the steps since the last one, and what the evaluation gave.
+    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
+        """Write and show the end of an epoch, after `step` steps in all, and what the evaluation gave.
 
         `skipped` are the reasons why training images were left out so far.
         """
         steps, now = self._steps, time.monotonic()
         record = EpochRecord(
-            epoch=steps[-1].epoch,
-            step=steps[-1].step,
-            train_loss=sum(step.loss for step in steps) / len(steps),
+            epoch=epoch,
+            step=step,
+            train_loss=sum(step.loss for step in steps) / len(steps) if steps else math.nan,
             val_loss=metrics.loss,
             top1=metrics.top1,
             top5=metrics.top5,
-            learning_rate=steps[-1].learning_rate,
+            learning_rate=steps[-1].learning_rate if steps else math.nan,
             images_per_second=self._images_since / max(self._last_step - self._epoch_started, 1e-9),
             skipped_images=len(skipped),
             seconds=now - self._epoch_started,
@@ -125,6 +126,25 @@ class Recorder:
             for reason in skipped:
                 self.announce(f"skipped: {reason}")
         self._steps, self._epoch_started, self._images_since = [], now, 0
+
+
+class Silence:
+    """The recorder of a process that is not the first: it says nothing and writes nothing."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        """There is nothing to close."""
+
+    def announce(self, line: str) -> None:
+        """The first process says it."""
+
+    def step(self, record: StepRecord) -> None:
+        """The first process writes it."""
+
+    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
+        """The first process writes it."""
 
 
 def _line(record: StepRecord) -> str:

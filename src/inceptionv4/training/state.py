@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.runtime.files import remove_half_written, write_whole
-from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.learner import Learner
 from inceptionv4.weights.checkpoint import TRAINING, Checkpoint, load_checkpoint, save_checkpoint
 from inceptionv4.weights.load import LAST
 
@@ -47,9 +47,7 @@ class Position:
 def save_state(
     run: Path,
     checkpoint: Checkpoint,
-    network: nn.Module,
-    average: MovingAverage,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     position: Position,
     keep: int,
 ) -> None:
@@ -58,13 +56,19 @@ def save_state(
     Raises:
         RunError: the disk is full; the states before are as they were.
     """
-    tensors = {f"{TRAINING}network/{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for slot, value in optimizer.state.get(parameter, {}).items():
+    tensors = {f"{TRAINING}network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
+    for name, parameter in learner.network.named_parameters():
+        for slot, value in learner.optimizer.state.get(parameter, {}).items():
             if value is None:  # sgd without momentum remembers nothing
                 continue
             tensors[f"{TRAINING}optimizer/{name}/{slot}"] = value
-    facts = {**checkpoint.training, "position": asdict(position), "average_steps": average.steps}
+    facts = {
+        **checkpoint.training,
+        "position": asdict(position),
+        "average_steps": learner.average.steps,
+        "scaler": learner.scaler.state_dict(),
+        "overflows": learner.overflows,
+    }
     path = run / LAST.parent / f"step-{position.step:08}.safetensors"
     save_checkpoint(replace(checkpoint, weights={**checkpoint.weights, **tensors}, training=facts), path)
     write_whole(run / LAST, lambda temporary: _link(path, temporary))
@@ -114,10 +118,8 @@ def read_position(checkpoint: Checkpoint) -> Position:
     return Position(**{**values, "best": tuple(values["best"]), "bad": bad})
 
 
-def restore(
-    checkpoint: Checkpoint, network: nn.Module, average: MovingAverage, optimizer: torch.optim.Optimizer
-) -> None:
-    """Put a state into the objects of a new training, in their own layout and on their own device.
+def restore(checkpoint: Checkpoint, learner: Learner) -> None:
+    """Put a state into a new learner, in its own layout and on its own device.
 
     Raises:
         CheckpointError: the state is of another network or optimizer.
@@ -125,16 +127,20 @@ def restore(
     tensors = checkpoint.weights
     own = f"{TRAINING}network/"
     try:
-        network.load_state_dict({name[len(own) :]: value for name, value in tensors.items() if name.startswith(own)})
-        average.network.load_state_dict(checkpoint.model_weights())
+        learner.network.load_state_dict(
+            {name[len(own) :]: value for name, value in tensors.items() if name.startswith(own)}
+        )
+        learner.average.network.load_state_dict(checkpoint.model_weights())
     except RuntimeError as error:
         raise CheckpointError(f"the saved state does not fit these settings: {error}") from None
-    average.steps = checkpoint.training["average_steps"]
-    for name, parameter in network.named_parameters():
+    learner.average.steps = checkpoint.training["average_steps"]
+    learner.scaler.load_state_dict(checkpoint.training["scaler"])
+    learner.overflows = checkpoint.training["overflows"]
+    for name, parameter in learner.network.named_parameters():
         prefix = f"{TRAINING}optimizer/{name}/"
         slots = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if slots:
-            optimizer.state[parameter] = {slot: _as(parameter, value) for slot, value in slots.items()}
+            learner.optimizer.state[parameter] = {slot: _as(parameter, value) for slot, value in slots.items()}
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""A training process for `torchrun`, to which something happens: `process.py SETTINGS [STEP RANK SIGNAL]`.
+
+The process of that rank gets the signal after that step, unless it was started again after one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from inceptionv4.cli import main
+from inceptionv4.training.loop import Training
+
+
+def interfere(step: int, rank: int, number: int) -> None:
+    original = Training._heed_signals
+
+    def heed(self: Any) -> None:
+        if (self.position.step, self.ranks.rank) == (step, rank):
+            os.kill(os.getpid(), number)
+        original(self)
+
+    Training._heed_signals = heed  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    settings, *event = sys.argv[1:]
+    if event and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        interfere(int(event[0]), int(event[1]), signal.Signals[event[2]])
+    assert Path(settings).is_file()
+    main(["train", "--config", settings, "--resume", "auto"])

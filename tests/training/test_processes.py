@@ -1,0 +1,135 @@
+"""Two processes under `torchrun` train as one that goes through its batches in two parts; each may be lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same_run, settings
+
+from inceptionv4.config import CheckpointConfig, Config, TrainingConfig, load_config
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.loader import TrainingLoader
+from inceptionv4.errors import ConfigError, UsageError
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.distributed import Ranks
+from inceptionv4.settings import dump
+from inceptionv4.training.learner import sync_norms
+from inceptionv4.training.state import saved_states
+from inceptionv4.weights.checkpoint import load_checkpoint
+
+SCRIPT = Path(__file__).with_name("process.py")
+TRAINING = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
+
+
+def halves(data: Path, output: Path) -> Config:
+    """All that is random is on, and a batch goes through in two parts, on whatever processes."""
+    return settings(data, output, training=TRAINING, checkpoint=CheckpointConfig(every_minutes=0.02))
+
+
+def launch(  # one thread each, so that sums are rounded alike: a step of AdamW makes much of a difference in rounding
+    config: Config, *event: object, processes: int = 2, restarts: int = 0
+) -> subprocess.CompletedProcess[str]:
+    file = Path(config.output) / "settings.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(dump(config))
+    launcher = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"),
+        *(f"--max-restarts={restarts}", str(SCRIPT), str(file), *map(str, event)),
+    ]
+    return subprocess.run(
+        launcher, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines()])
+
+
+@pytest.fixture(scope="module")
+def alone(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("alone")
+    ended = launch(halves(textures, output), processes=1)
+    assert ended.returncode == 0, ended.stderr
+    return output / "test/1"
+
+
+@pytest.fixture(scope="module")
+def together(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("together")
+    ended = launch(halves(textures, output))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"{output}/test/1\n"
+    assert ended.stderr.count("2 processes") == 1
+    return output / "test/1"
+
+
+def test_two_processes_are_one_that_takes_two_parts(alone: Path, together: Path) -> None:
+    """Losses, weights, norms' statistics, average and optimizer: everything in the state, over 22 steps."""
+    assert len(losses(alone)) == len(losses(together)) == 22
+    assert np.abs(losses(alone) - losses(together)).max() < 1e-5
+    one, two = (load_checkpoint(saved_states(run)[0]) for run in (alone, together))
+    assert one.weights.keys() == two.weights.keys()
+    for name, value in one.weights.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(two.weights[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    assert one.training["metrics"]["top1"] == two.training["metrics"]["top1"]
+    assert one.training["metrics"]["images"] == two.training["metrics"]["images"] == 45
+    assert one.training["metrics"]["loss"] == pytest.approx(two.training["metrics"]["loss"], abs=1e-5)
+
+
+def test_a_killed_process_is_started_again_and_nothing_is_lost(textures: Path, tmp_path: Path, together: Path) -> None:
+    ended = launch(halves(textures, tmp_path), 14, 1, "SIGKILL", restarts=2)
+    assert ended.returncode == 0, ended.stderr
+    assert "going on after step" in ended.stderr
+    assert_same_run(tmp_path / "test/1", together)
+
+
+def test_processes_may_change_on_the_way(textures: Path, tmp_path: Path, together: Path) -> None:
+    """Two, one, two; each stopped by a signal to one of them only."""
+    config = halves(textures, tmp_path)
+    for step, rank, processes in ((4, 1, 2), (15, 0, 1)):
+        ended = launch(config, step, rank, "SIGTERM", processes=processes)
+        assert ended.returncode != 0
+        assert f"SIGTERM after step {step}; everything is saved" in ended.stderr
+        assert len(losses(tmp_path / "test/1")) == step
+    assert launch(config).returncode == 0
+    assert np.abs(losses(tmp_path / "test/1") - losses(together)).max() < 1e-6
+
+
+def test_norms_are_synchronised_on_accelerators_only() -> None:
+    network = InceptionV4(3, width=0.1)
+    with pytest.raises(UsageError, match="on accelerators only; leave --training.sync_norms false on a CPU"):
+        sync_norms(network, select_device("cpu"))
+    names = list(network.state_dict())
+    elsewhere = dataclasses.replace(select_device("cpu"), device=torch.device("meta"))
+    synced = sync_norms(network, elsewhere)
+    assert list(synced.state_dict()) == names
+    kinds = {type(module).__name__ for module in synced.modules()}
+    assert "SyncBatchNorm" in kinds
+    assert "BatchNorm2d" not in kinds
+
+
+def test_a_batch_has_two_images_for_each_process(textures: Path) -> None:
+    samples = read_dataset(textures).train
+    config = dataclasses.replace(load_config("digits"), training=TrainingConfig(batch_size=6))
+    TrainingLoader(samples, config, workers=0, ranks=3)
+    for ranks in (4, 5):
+        with pytest.raises(ConfigError, match=f"must be a multiple of the {ranks} processes with two images for each"):
+            TrainingLoader(samples, config, workers=0, ranks=ranks)
+
+
+def test_alone_there_is_nobody_to_ask() -> None:
+    ranks = Ranks()
+    assert ranks.first
+    assert ranks.total(1, 2) == [1, 2]
+    assert ranks.broadcast("it") == "it"
+    assert ranks.gather("it") == ["it"]
