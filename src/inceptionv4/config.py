@@ -24,6 +24,7 @@ class DataConfig(Section):
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
     sampling: Sampling = setting("natural", "natural: each image once an epoch; balanced: each class equally often")
+    repeats: int = setting(1, "views of an image in one batch, of fewer images an epoch", at_least=1)
     on_error: Literal["raise", "skip"] = setting(
         "skip", "training images that cannot be decoded: skip up to 1 %, or raise"
     )
@@ -45,6 +46,12 @@ class AugmentConfig(Section):
     rotate: float = setting(0.0, "largest rotation either way, degrees", at_least=0, at_most=180)
     mixup: float = setting(0.0, "alpha of mixup, which blends two images and their labels; 0: none", at_least=0)
     cutmix: float = setting(0.0, "alpha of CutMix, which pastes a part of one on another; 0: none", at_least=0)
+    policy: Literal["none", "autoaugment", "randaugment", "trivialaugment", "augmix"] = setting(
+        "none", "none, autoaugment, randaugment, trivialaugment or augmix"
+    )
+    policy_operations: int = setting(2, "randaugment: operations on an image", at_least=1)
+    policy_strength: int = setting(9, "randaugment: their strength", at_least=0, at_most=30)
+    erase: float = setting(0.0, "probability of covering a box of 2 to 33 % with noise", at_least=0, at_most=1)
     color: float = setting(0.0, "largest relative change of brightness, contrast and saturation", at_least=0, below=1)
 
     def __post_init__(self) -> None:
@@ -70,6 +77,9 @@ class OptimizerConfig(Section):
         "adamw", "adamw, rmsprop as TensorFlow defines it, or sgd with Nesterov's momentum"
     )
     lr: float = setting(1e-3, "peak learning rate", above=0)
+    reference_batch: int | None = setting(
+        None, "batch size that lr is for; others change it in proportion, adamw's by the root; null: none", at_least=1
+    )
     weight_decay: float = setting(
         0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0
     )
@@ -92,6 +102,11 @@ class ScheduleConfig(Section):
     )
     epochs: int = setting(30, "passes over the training images", at_least=1)
     warmup_epochs: float = setting(1.0, "rise of the learning rate, linear but for one_cycle", at_least=0)
+    first_size: int | None = setting(
+        None,
+        "image size of the first epoch, growing evenly to image.size for the last quarter; null: one size",
+        at_least=75,
+    )
     final_factor: float = setting(
         0.0, "cosine, linear: learning rate at the end, as a share of the peak", at_least=0, at_most=1
     )
@@ -113,6 +128,9 @@ class LossConfig(Section):
     name: Literal["cross_entropy", "bce", "focal"] = setting("cross_entropy", "cross_entropy, bce or focal")
     smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
     focal_gamma: float = setting(2.0, "focal: how little sure answers count", at_least=0)
+    teacher: str | None = setting(None, "run or checkpoint whose answers are learnt too; null: none")
+    teacher_share: float = setting(0.5, "of the loss, that asks for the teacher's answers", above=0, at_most=1)
+    teacher_temperature: float = setting(1.0, "that softens both answers for it", above=0)
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced: the loss of an image counts in inverse proportion to the size of its class"
     )
@@ -131,6 +149,10 @@ class TrainingConfig(Section):
     )
     precision: Precision = setting("auto", "fp32, bf16, fp16, or auto: bf16 where the device computes in it")
     sync_norms: bool = setting(False, "norms see the images of all processes (torch has it for accelerators only)")
+    tracker: Literal["none", "tensorboard"] = setting("none", "where figures go besides the run folder: tensorboard")
+    compile: Literal["none", "blocks", "full"] = setting(
+        "none", "torch.compile of nothing, of each block by itself, or of the whole network"
+    )
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
 
 
@@ -157,6 +179,10 @@ class Config(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.schedule.first_size is not None and self.schedule.first_size > self.image.size:
+            raise ConfigError(
+                f"schedule.first_size must be at most image.size, got {self.schedule.first_size} and {self.image.size}"
+            )
         if not re.fullmatch(r"\w[\w.-]*", self.recipe):
             raise ConfigError(f"recipe names a folder: letters, digits, dots and dashes, got {self.recipe!r}")
 

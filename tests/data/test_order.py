@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from inceptionv4.data.order import epoch_order
+from inceptionv4.data.order import epoch_order, repeat
 
 
 def test_the_natural_order_is_a_permutation_of_seed_epoch_and_size_alone() -> None:
@@ -47,3 +47,17 @@ def test_the_balanced_order_is_shuffled_and_changes_with_the_epoch() -> None:
     seen = [set((draws % 1000).tolist()) for draws in (first, second)]
     # 500 of the 900 are shown each epoch: another choice.
     assert len(seen[0] - seen[1]) > 100
+
+
+def test_repeats_come_in_one_batch_and_are_draws_of_their_own() -> None:
+    labels = np.zeros(100, np.int32)
+    draws = epoch_order(labels, 0, 0)[:96]
+    repeated = repeat(draws, 8, 3, 100)
+    assert len(set(repeated.tolist())) == 96
+    for batch in repeated.reshape(8, 12):
+        assert set(Counter((batch % 100).tolist()).values()) == {3}
+        for rank in batch.reshape(3, 4):  # three ranks see different images each
+            assert len(set((rank % 100).tolist())) == 4
+    assert np.array_equal(repeat(draws, 8, 1, 100), draws)
+    balanced = epoch_order(np.repeat(np.arange(2), (90, 10)), 0, 0, "balanced")[:96]
+    assert len(set(repeat(balanced, 8, 2, 100).tolist())) == 96

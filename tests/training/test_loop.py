@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def test_a_run_folder_holds_everything_and_agrees_with_itself(run: Path, texture
         "environment.json",
         "log.jsonl",
         "plots/curves.png",
+        "plots/inputs.png",
         "results.csv",
     ]
     assert run.parts[-2:] == ("test", "1")
@@ -198,3 +201,44 @@ def test_class_weights_and_balanced_sampling_change_the_training(textures: Path,
         losses[name] = [json.loads(line)["loss"] for line in log]
     # The first step sees other images, or weighs the same ones otherwise.
     assert len({run[0] for run in losses.values()}) == 3
+
+
+def test_tensorboard_gets_the_figures_of_the_log(textures: Path, tmp_path: Path, run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = config(textures, tmp_path)
+    settings = dataclasses.replace(
+        settings,
+        schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
+        training=dataclasses.replace(settings.training, tracker="tensorboard"),
+    )
+    tracked = train(settings)
+    events = EventAccumulator(str(tracked / "tensorboard"))
+    events.Reload()
+    steps = [json.loads(line) for line in (tracked / "log.jsonl").read_text().splitlines()]
+    for name in ("loss", "learning_rate", "gradient_norm"):
+        scalars = events.Scalars(f"training/{name}")
+        assert [scalar.step for scalar in scalars] == [step["step"] for step in steps]
+        assert [scalar.value for scalar in scalars] == pytest.approx([step[name] for step in steps])
+    last = load_checkpoint(tracked / "checkpoints/last.safetensors")
+    assert [scalar.value for scalar in events.Scalars("held out/top1")] == pytest.approx(
+        [last.training["metrics"]["top1"]]
+    )
+
+
+def test_the_curves_can_be_drawn_again(run: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    before = (run / "plots/curves.png").read_bytes()
+    (run / "plots/curves.png").unlink()
+    assert command("plot", run).out == f"{run}/plots/curves.png\n"
+    assert (run / "plots/curves.png").read_bytes() == before
+    nothing = command("plot", tmp_path)
+    assert (nothing.code, "is no run folder" in nothing.err) == (2, True)
+
+
+def test_the_inputs_are_drawn_as_the_network_saw_them(run: Path) -> None:
+    with Image.open(run / "plots/inputs.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert picture.height > 300
+    # Sixteen tiles in two rows of eight, each of some texture.
+    tile = pixels[10:154, 10:154]
+    assert tile.std() > 5

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from inceptionv4.config import Config, OptimizerConfig, ScheduleConfig
-from inceptionv4.training.schedule import learning_rate
+from inceptionv4.config import Config, OptimizerConfig, ScheduleConfig, TrainingConfig
+from inceptionv4.errors import ConfigError
+from inceptionv4.spec import Preprocessing
+from inceptionv4.training.schedule import image_size, learning_rate, peak_rate
 
 
 def config(**schedule: Any) -> Config:
@@ -90,3 +92,33 @@ def test_a_warm_up_rises_to_the_peak_before_any_schedule(name: str) -> None:
     assert [learning_rate(step, ours, 10) for step in range(10)] == pytest.approx(
         [0.4 * step / 10 for step in range(1, 11)]
     )
+
+
+def test_the_image_grows_in_strides_over_three_quarters() -> None:
+    config = Config(image=Preprocessing(size=299), schedule=ScheduleConfig(epochs=8, first_size=160))
+    assert [image_size(epoch, config) for epoch in range(8)] == [171, 203, 235, 235, 267, 299, 299, 299]
+    for first, last in ((75, 100), (75, 75), (128, 448), (200, 331)):
+        config = Config(image=Preprocessing(size=last), schedule=ScheduleConfig(epochs=30, first_size=first))
+        sizes = [image_size(epoch, config) for epoch in range(30)]
+        assert sizes == sorted(sizes)
+        assert first <= sizes[0] < first + 32
+        assert sizes[-7:] == [last] * 7
+        assert all((last - size) % 32 == 0 for size in sizes)
+    assert image_size(0, Config()) == 299
+    with pytest.raises(ConfigError, match=r"schedule\.first_size must be at most image\.size, got 300 and 299"):
+        Config(schedule=ScheduleConfig(first_size=300))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sgd", 0.8), ("rmsprop", 0.8), ("adamw", 0.4)])
+def test_the_rate_follows_the_batch(name: Any, expected: float) -> None:
+    """Four times the batch: four times the rate, or twice."""
+    optimizer = OptimizerConfig(name=name, lr=0.2, reference_batch=64)
+    config = Config(
+        optimizer=optimizer,
+        training=TrainingConfig(batch_size=256),
+        schedule=ScheduleConfig(name="constant", warmup_epochs=0),
+    )
+    assert peak_rate(config) == pytest.approx(expected)
+    assert learning_rate(3, config, 10) == pytest.approx(expected)
+    assert peak_rate(Config(optimizer=optimizer, training=TrainingConfig(batch_size=64))) == 0.2
+    assert peak_rate(Config(optimizer=OptimizerConfig(lr=0.2), training=TrainingConfig(batch_size=640))) == 0.2

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -16,6 +16,9 @@ from inceptionv4.cli.console import Flag, complain, print_json, speaks
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, ImageError, StoppedError
+
+if TYPE_CHECKING:
+    from inceptionv4.config import Config
 
 app = App(
     name="inceptionv4",
@@ -36,6 +39,8 @@ def train(
     config: Path | None = None,
     data: str | None = None,
     resume: str | None = None,
+    find_lr: Flag = False,
+    find_batch_size: Flag = False,
     print_config: Flag = False,
 ) -> None:
     """Train a classifier, with any setting changed by --section.key value (--print-config lists them).
@@ -50,20 +55,25 @@ def train(
         Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
     resume
         A run folder, whose training goes on; or auto: the newest run with these settings, if there is one.
+    find_lr
+        Try rising learning rates for up to 100 steps, print one to use, and stop.
+    find_batch_size
+        Try a few sizes, print how many images the memory takes at once, and stop.
     print_config
         Print the resolved settings, each with its meaning, and stop.
     """
-    from inceptionv4.config import load_config
-    from inceptionv4.settings import Given, dump, read_options
+    from inceptionv4.settings import dump
 
-    overrides = read_options(settings)
-    if data is not None:
-        overrides["data.path"] = Given(data, "--data")
     if resume not in (None, "auto") and recipe is None and config is None:
         config = Path(resume) / "config.yaml"
-    resolved = load_config(recipe, config, overrides)
+    resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
+        return
+    if find_lr or find_batch_size:
+        from inceptionv4.cli.plans import show_batch_size, show_rates
+
+        show_rates(resolved) if find_lr else show_batch_size(resolved)
         return
     from inceptionv4.training.loop import train as run_training
     from inceptionv4.training.run import find_run
@@ -71,6 +81,61 @@ def train(
     run = run_training(resolved, run=find_run(resolved, resume))
     if speaks():
         print(run)
+
+
+@app.command
+def plan(
+    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    recipe: str | None = None,
+    config: Path | None = None,
+    data: str | None = None,
+    seconds: float = 30.0,
+    json: Flag = False,
+) -> None:
+    """Try a training for half a minute, and say what all of it takes: memory, hours, disk, and what is slow.
+
+    Parameters
+    ----------
+    recipe, config, data
+        As for train, with any setting changed by --section.key value.
+    seconds
+        About how long to try.
+    json
+        Print one object.
+    """
+    from inceptionv4.cli.plans import show_plan
+
+    show_plan(resolve(settings, recipe, config, data), seconds, json)
+
+
+@app.command
+def plot(run: Path, /) -> None:
+    """Draw the curves of a run anew, from its log: loss, accuracy, learning rate, images a second.
+
+    Parameters
+    ----------
+    run
+        A run folder such as runs/digits/1, whose training may be going on.
+    """
+    from inceptionv4.errors import RunError, UsageError
+    from inceptionv4.training.plots import draw_curves
+
+    if not (run / "results.csv").is_file():
+        raise UsageError(f"{run} is no run folder: it has no results.csv; give one such as runs/digits/1")
+    if hint := draw_curves(run):
+        raise RunError(hint)
+    print(run / "plots" / "curves.png")
+
+
+def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, data: str | None) -> Config:
+    """The settings of a training from what stands on the command line."""
+    from inceptionv4.config import load_config
+    from inceptionv4.settings import Given, read_options
+
+    overrides = read_options(settings)
+    if data is not None:
+        overrides["data.path"] = Given(data, "--data")
+    return load_config(recipe, config, overrides)
 
 
 @app.command

@@ -1,7 +1,7 @@
-"""Random changes to training images: where to look, which way round, and in what light.
+"""Random changes to training images: where to look, which way round, by which policy, and in what light.
 
-Geometry is decided and done image by image, on uint8 pixels; light is decided there too, but done by `recolor` on the
-device, where it costs a matrix product.
+All but light is decided and done image by image, on uint8 pixels; light is decided there too, but done by `recolor` on
+the device, where it costs a matrix product.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from inceptionv4.config import AugmentConfig
 from inceptionv4.data.decode import decode
 from inceptionv4.data.jpeg import Box, open_jpeg
+from inceptionv4.data.policies import apply_policy
 from inceptionv4.spec import Preprocessing
 
 LUMA = (0.299, 0.587, 0.114)
@@ -62,14 +63,31 @@ def training_view(
         antialias=True,
     )
     pixels: np.ndarray = resized[0].numpy()
-    if augment.rotate:
-        degrees = generator.uniform(-augment.rotate, augment.rotate)
-        upright = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        pixels = np.asarray(upright.rotate(degrees, Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    if augment.rotate or augment.policy != "none":
+        picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        if augment.rotate:
+            picture = picture.rotate(generator.uniform(-augment.rotate, augment.rotate), Image.Resampling.BILINEAR)
+        pixels = np.asarray(apply_policy(picture, augment, generator)).transpose(2, 0, 1)
     if generator.random() < augment.flip:
         pixels = pixels[:, :, ::-1]
+    if generator.random() < augment.erase:
+        pixels = erase(pixels, generator)
     light = generator.uniform(1 - augment.color, 1 + augment.color, 3).astype(np.float32)
     return View(pixels, light)
+
+
+def erase(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """uint8 `(3, H, W)` with a box of 2 to 33 % of its area, and 3:10 to 10:3, under noise (arXiv 1708.04896)."""
+    height, width = pixels.shape[1:]
+    area, aspect = generator.uniform(0.02, 0.33), math.exp(generator.uniform(math.log(0.3), math.log(1 / 0.3)))
+    rows = min(max(round(height * math.sqrt(area * aspect)), 1), height)
+    columns = min(max(round(width * math.sqrt(area / aspect)), 1), width)
+    top = int(generator.integers(height - rows, endpoint=True))
+    left = int(generator.integers(width - columns, endpoint=True))
+    erased = pixels.copy()
+    noise = generator.integers(0, 256, (3, rows, columns), np.uint8)
+    erased[:, top : top + rows, left : left + columns] = noise
+    return erased
 
 
 def _region(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from inceptionv4.data.ahead import prepared
 from inceptionv4.data.augment import View, recolor, sample_generator, training_view
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples
-from inceptionv4.data.order import epoch_order
+from inceptionv4.data.order import epoch_order, repeat
 from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
@@ -65,7 +65,7 @@ class TrainingLoader:
 
     def __init__(self, samples: Samples, config: Config, *, workers: int, rank: int = 0, ranks: int = 1) -> None:
         """Raises:
-        ConfigError: the batch cannot be divided among the ranks.
+        ConfigError: the batch cannot be divided among the ranks, or into repeats.
         """
         self.samples, self.config = samples, config
         self.workers, self.rank, self.ranks = workers, rank, ranks
@@ -75,42 +75,47 @@ class TrainingLoader:
                 f"training.batch_size must be a multiple of the {ranks} processes with two images for each or more, "
                 f"got {config.training.batch_size} for {len(samples)} images"
             )
+        if self.batch_size % config.data.repeats:
+            raise ConfigError(
+                f"data.repeats must divide the batch of {self.batch_size} images, got {config.data.repeats}"
+            )
         self.bad: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self.samples) // self.batch_size
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number` from batch `start` on, both from 0.
+    def epoch(self, number: int, start: int = 0, size: int | None = None) -> Iterator[Batch]:
+        """The batches of epoch `number` from batch `start` on, both from 0, of images of `size` (`image.size`).
 
         Raises:
             ImageError: an image cannot be decoded, and `data.on_error` is `raise`.
             DataError: more than 1 % of the images cannot be decoded.
         """
         config = self.config
+        image = config.image if size is None else replace(config.image, size=size)
 
         def prepare(draw: int) -> View:
             index = draw % len(self.samples)
             return training_view(
                 self.samples.read(index),
                 self.samples.describe(index),
-                config.image,
+                image,
                 config.augment,
                 sample_generator(config.seed, number, draw),
                 scaled_decoding=config.data.scaled_decoding,
             )
 
         draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
-        draws = draws[: len(self) * self.batch_size].reshape(len(self), self.ranks, -1)[start:, self.rank]
+        draws = repeat(draws[: len(self) * self.batch_size], len(self), config.data.repeats, len(self.samples))
+        draws = draws.reshape(len(self), self.ranks, -1)[start:, self.rank]
         for place, (part, views) in enumerate(prepared(draws, prepare, self.workers), start):
-            batch = self._collate(place, part % len(self.samples), views)
+            batch = self._collate(place, part % len(self.samples), views, image.size)
             self._count(batch.bad)
             yield batch
 
-    def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError]) -> Batch:
+    def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError], size: int) -> Batch:
         good = [row for row, view in enumerate(views) if isinstance(view, View)]
-        size = self.config.image.size
         images = np.empty((len(good), 3, size, size), np.uint8)
         light = np.empty((len(good), 3), np.float32)
         for row, view in enumerate(view for view in views if isinstance(view, View)):

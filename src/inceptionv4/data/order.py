@@ -30,3 +30,17 @@ def epoch_order(labels: np.ndarray, seed: int, epoch: int, sampling: Sampling = 
         draws.append(generator.permutation(members)[:rest] + rounds * count)
         start += size
     return generator.permutation(np.concatenate(draws))
+
+
+def repeat(draws: np.ndarray, batches: int, repeats: int, samples: int) -> np.ndarray:
+    """Of the draws of `batches` full batches, the first ones `repeats` times each, in one batch with their repeats.
+
+    Views of one image in a batch average its gradient over what is random ("Augment your batch", arXiv 1901.09335;
+    "repeated augmentation"). Each repeat is a draw of its own, `repeats` turns further on than any other of the sample.
+    They come one round after the other, so that ranks, which take parts of a batch, see different images each.
+    """
+    if repeats == 1:
+        return draws
+    turns = 1 + int(draws.max()) // samples
+    chosen = draws[: len(draws) // repeats].reshape(batches, 1, -1)
+    return (chosen + np.arange(repeats)[:, None] * turns * samples).reshape(-1)

@@ -25,6 +25,7 @@ from inceptionv4.training.loss import Loss, class_weights
 from inceptionv4.training.mixing import mix
 from inceptionv4.training.optimizer import build_optimizer
 from inceptionv4.training.statistics import RunningStatistics
+from inceptionv4.training.teacher import Teacher
 
 MAX_OVERFLOWS = 25
 """In a row, of fp16's gradients: by then the scale has fallen to 1/33,000,000 of what it was."""
@@ -52,7 +53,7 @@ class Learner:
     ) -> None:
         """Raises:
         ConfigError: there is no such stage to freeze.
-        UsageError: norms cannot be synchronised on this device.
+        UsageError: norms cannot be synchronised on this device, or the teacher is none for these classes.
         """
         self.config, self.samples, self.device = config, samples, device
         self.ranks = Ranks() if ranks is None else ranks
@@ -63,7 +64,11 @@ class Learner:
         if config.training.sync_norms and self.ranks.count > 1:
             network = sync_norms(network, device)
         train_mode(network, frozen)
+        compile_network(network, config.training.compile)
         self.network = network
+        self.teacher = None
+        if config.loss.teacher is not None:
+            self.teacher = Teacher(config.loss.teacher, samples.classes, config.image, device)
         self.loss = Loss(config.loss, len(samples.classes), class_weights(samples, config.loss, device))
         self.optimizer = build_optimizer(network, config.optimizer)
         self.scaler = torch.amp.GradScaler(device.device.type, enabled=device.autocast_dtype is torch.float16)
@@ -88,7 +93,7 @@ class Learner:
         if short:
             return None
         self.statistics.begin()
-        slices = parts(len(batch), -(-self.config.training.accumulate // self.ranks.count))
+        slices = self.parts(batch)
         loss = 0.0
         for place, part in enumerate(slices):
             seed = part_seed(self.config.seed, number, self.ranks.rank * len(slices) + place)
@@ -97,7 +102,8 @@ class Learner:
             with self._reduce_gradients(last=place == len(slices) - 1):
                 with self.device.autocast():
                     logits = self._model(inputs)
-                mean = self.loss(logits.float(), targets) / weight
+                answers = None if self.teacher is None else self.teacher(inputs)
+                mean = self.loss(logits.float(), targets, answers) / weight
                 # The processes' gradients are averaged, but they are parts of one sum.
                 self.scaler.scale(mean * self.ranks.count).backward()  # type: ignore[no-untyped-call]
             loss += mean.item()
@@ -117,6 +123,10 @@ class Learner:
         self.optimizer.zero_grad()
         self.average.update()
         return Step(total, gradient_norm, int(images))
+
+    def parts(self, batch: Batch) -> list[slice]:
+        """How this process divides its share of a batch."""
+        return parts(len(batch), -(-self.config.training.accumulate // self.ranks.count))
 
     def inputs(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """What the network sees of a part: float32 images `(B, 3, size, size)` and targets `(B, K)`."""
@@ -166,6 +176,19 @@ def sync_norms(network: InceptionV4, device: Device) -> InceptionV4:
         raise UsageError("torch synchronises norms on accelerators only; leave --training.sync_norms false on a CPU")
     synced: InceptionV4 = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return synced
+
+
+def compile_network(network: InceptionV4, how: str) -> None:
+    """Compile the network in place; its parameters keep their names.
+
+    Blocks of the same shape share what is compiled for one of them, which is why they take a fraction of the time.
+    Shapes are taken as they come: torch 2.14's compiler fails on pooling with shapes of its own making.
+    """
+    if how == "full":
+        network.compile(dynamic=False)
+    elif how == "blocks":
+        for stage in network.features:
+            stage.compile(dynamic=False)
 
 
 def parts(images: int, count: int) -> list[slice]:

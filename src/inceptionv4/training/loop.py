@@ -12,7 +12,7 @@ from torch import nn
 
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
-from inceptionv4.data.loader import TrainingLoader
+from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DataError, StoppedError
 from inceptionv4.evaluation.evaluate import evaluate_network
 from inceptionv4.network.layers import InceptionV4
@@ -20,11 +20,13 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.learner import Learner
+from inceptionv4.training.learner import Learner, part_seed
+from inceptionv4.training.plots import draw_inputs
 from inceptionv4.training.recorder import Recorder, Silence, StepRecord
 from inceptionv4.training.run import create_run
-from inceptionv4.training.schedule import learning_rate
+from inceptionv4.training.schedule import image_size, learning_rate
 from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
+from inceptionv4.training.tracker import make_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST, start_from
 
@@ -115,8 +117,11 @@ class Training:
 
     def _train_epoch(self) -> None:
         """The steps of an epoch, from where it was left."""
-        for batch in self.loader.epoch(self.position.epoch, self.position.batch):
+        size = image_size(self.position.epoch, self.config)
+        for batch in self.loader.epoch(self.position.epoch, self.position.batch, size):
             lr = learning_rate(self.position.step, self.config, len(self.loader))
+            if self.position.step == 0 and self.ranks.first:
+                self._draw_inputs(batch)
             step = self.learner.step(batch, self.position.step, lr)
             self.position = replace(self.position, batch=batch.number + 1)
             if step is None:
@@ -199,7 +204,15 @@ class Training:
         if not self.ranks.first:
             return Silence()
         epochs, at = self.config.schedule.epochs, self.position
-        return Recorder(self.run, images, epochs, epoch=at.epoch, step=at.step)
+        tracker = make_tracker(self.config.training.tracker, self.run, at.step)
+        return Recorder(self.run, images, epochs, epoch=at.epoch, step=at.step, tracker=tracker)
+
+    def _draw_inputs(self, batch: Batch) -> None:
+        """Show what the network sees first, mixed as it will be."""
+        inputs, targets = self.learner.inputs(
+            batch.part(self.learner.parts(batch)[0]), part_seed(self.config.seed, 0, 0)
+        )
+        draw_inputs(self.run, inputs, targets, self.spec)
 
     def _opening(self) -> str:
         source = self.dataset.source

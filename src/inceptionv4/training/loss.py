@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, one_hot
 
 from inceptionv4.config import LossConfig
 from inceptionv4.data.index import Samples
@@ -20,6 +20,9 @@ class Loss:
         focal           - sum_k w_k t_k (1 - p_k)^gamma log p_k        (arXiv 1708.02002, equation 4, for K classes)
         bce             the mean over classes of the binary cross entropies of sigmoid(z_k), times the image's weight
                         (arXiv 2110.00476, section 3)
+
+    With a teacher's logits u, a share a and a temperature T, the sum is `(1 - a)` of the above and a of
+    `T^2 KL(softmax(u / T) || softmax(z / T))`, times the image's weight (arXiv 1503.02531).
     """
 
     def __init__(self, config: LossConfig, classes: int, class_weights: Tensor | None = None) -> None:
@@ -35,8 +38,19 @@ class Loss:
             return float(len(labels))
         return float(self.class_weights[labels.to(self.class_weights.device)].sum())
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """float32 logits and targets, both `(B, K)`, to the sum of the losses, a scalar."""
+    def __call__(self, logits: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Tensor:
+        """float32 logits, targets and a teacher's logits, all `(B, K)`, to the sum of the losses, a scalar."""
+        loss = self._labels(logits, targets)
+        if teacher is None:
+            return loss
+        share, temperature = self.config.teacher_share, self.config.teacher_temperature
+        theirs, ours = ((values / temperature).log_softmax(1) for values in (teacher, logits))
+        divergence = kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+        if self.class_weights is not None:
+            divergence = divergence * (targets @ self.class_weights)
+        return (1 - share) * loss + share * temperature**2 * divergence.sum()
+
+    def _labels(self, logits: Tensor, targets: Tensor) -> Tensor:
         smooth = (1 - self.config.smoothing) * targets + self.config.smoothing / self.classes
         if self.config.name == "bce":
             losses = binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(1)

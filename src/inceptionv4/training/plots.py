@@ -1,10 +1,20 @@
-"""The curves of a run, from what it wrote: they can be drawn again at any time."""
+"""Pictures of a run: its curves, from what it wrote, at any time; and what its network sees."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from inceptionv4.data.tools.mosaic import mosaic
+from inceptionv4.spec import ModelSpec
+
+SHOWN = 32
+"""Images of `inputs.png`, at most."""
 
 
 def draw_curves(run: Path) -> str:
@@ -26,9 +36,9 @@ def draw_curves(run: Path) -> str:
     if not epochs:
         return ""
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
     figure.suptitle(str(run), fontsize="small", color="gray", x=0.995, ha="right")
-    loss, accuracy, rate = figure.subplots(1, 3)
+    loss, accuracy, rate, speed = figure.subplots(1, 4)
     done = [step["step"] for step in steps]
     ends = [epoch["step"] for epoch in epochs]
     loss.plot(
@@ -49,9 +59,25 @@ def draw_curves(run: Path) -> str:
     accuracy.legend(frameon=False, loc="lower right")
     rate.plot(done, [step["learning_rate"] for step in steps], color="tab:green")
     rate.set(title="learning rate", xlabel="step", ylim=(0, None))
-    for axes in (loss, accuracy, rate):
+    speed.plot(ends, [epoch["images_per_second"] for epoch in epochs], "o-", color="tab:purple")
+    speed.set(title="training images a second", xlabel="step", ylim=(0, None))
+    for axes in (loss, accuracy, rate, speed):
         axes.set_xlim(0, done[-1] * 1.02)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(run / "plots" / "curves.png", dpi=120)
     return ""
+
+
+def draw_inputs(run: Path, inputs: Tensor, targets: Tensor, spec: ModelSpec) -> None:
+    """Draw `plots/inputs.png`: float32 images `(B, 3, H, W)` with their normalisation undone, and targets `(B, K)`."""
+    pixels = spec.preprocessing
+    mean, std = (torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (pixels.mean, pixels.std))
+    shown = (inputs[:SHOWN] * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+    tiles: list[tuple[Image.Image | None, str]] = []
+    for image, target in zip(shown.permute(0, 2, 3, 1).cpu().numpy(), targets.cpu(), strict=False):
+        shares, labels = target.topk(min(2, len(target)))
+        named = [(spec.classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True)]
+        words = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in named if share > 0.005]
+        tiles.append((Image.fromarray(image), ", ".join(words)))
+    mosaic(tiles).save(run / "plots" / "inputs.png")

@@ -15,6 +15,7 @@ from inceptionv4.evaluation.metrics import Metrics
 from inceptionv4.runtime.files import write_text
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.training.plots import draw_curves
+from inceptionv4.training.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class Recorder:
         RunError: the run folder cannot be written any more.
     """
 
-    def __init__(self, run: Path, images: int, epochs: int, *, epoch: int = 0, step: int = 0) -> None:
-        self.run, self.epochs = run, epochs
+    def __init__(
+        self, run: Path, images: int, epochs: int, *, epoch: int = 0, step: int = 0, tracker: Tracker | None = None
+    ) -> None:
+        self.run, self.epochs, self.tracker = run, epochs, tracker
         log, results = run / "log.jsonl", run / "results.csv"
         done = [record for record in _read_log(log) if record.step <= step]
         self.progress = Progress("training", total=images, lines=20, done=sum(record.images for record in done))
@@ -84,6 +87,8 @@ class Recorder:
         self.progress.__exit__(kind, error, traceback)
         self._log.close()
         self._results.close()
+        if self.tracker is not None:
+            self.tracker.close()
         if hint := draw_curves(self.run):
             self.announce(hint)
 
@@ -97,6 +102,9 @@ class Recorder:
         self._images_since += record.images
         self._last_step = time.monotonic()
         self._log.write(_line(record))
+        if self.tracker is not None:
+            figures = ("loss", "learning_rate", "gradient_norm")
+            self.tracker.log(record.step, {f"training/{name}": getattr(record, name) for name in figures})
         self.progress.advance(record.images, f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}")
 
     def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
@@ -118,6 +126,10 @@ class Recorder:
             seconds=now - self._epoch_started,
         )
         self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
+        if self.tracker is not None:
+            figures = {"loss": metrics.loss, "top1": metrics.top1, "top5": metrics.top5}
+            self.tracker.log(record.step, {f"held out/{name}": value for name, value in figures.items()})
+            self.tracker.log(record.step, {"training/images per second": record.images_per_second})
         self.announce(
             f"epoch {record.epoch}/{self.epochs}  training loss {record.train_loss:.3f}  held out: {metrics}  "
             f"{record.images_per_second:.1f} img/s{'  best so far' if best else ''}"

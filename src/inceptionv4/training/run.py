@@ -6,7 +6,9 @@ runs/<recipe>/<n>/
     log.jsonl           a line a step
     results.csv         a line an epoch
     checkpoints/        best.safetensors, last.safetensors, and the newest states, step-00000088.safetensors
-    plots/curves.png    loss, accuracy, learning rate
+    plots/curves.png    loss, accuracy, learning rate, images a second
+    plots/inputs.png    what the network saw first, augmented and mixed
+    tensorboard/        with `training.tracker tensorboard`
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def learning_rate(step: int, config: Config, steps_per_epoch: int) -> float:
 
     The first step of a rise already moves; the last step of training is one short of the end.
     """
-    schedule, peak = config.schedule, config.optimizer.lr
+    schedule, peak = config.schedule, peak_rate(config)
     total = schedule.epochs * steps_per_epoch
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if schedule.name == "one_cycle":
@@ -44,6 +44,34 @@ def learning_rate(step: int, config: Config, steps_per_epoch: int) -> float:
         "constant": 1.0,
     }
     return peak * factors[schedule.name]
+
+
+def peak_rate(config: Config) -> float:
+    """The learning rate at its peak: `optimizer.lr`, changed from `optimizer.reference_batch` to the batch size.
+
+    For k times the batch it is k times as high for SGD (arXiv 1706.02677) and for RMSprop, which the paper's epsilon of
+    one makes much the same; root k times for AdamW, whose step does not shrink with the gradient's noise
+    (arXiv 2205.10287). The batch is that of all processes together, so that their number changes nothing.
+    """
+    reference = config.optimizer.reference_batch
+    if reference is None:
+        return config.optimizer.lr
+    ratio = config.training.batch_size / reference
+    return config.optimizer.lr * (math.sqrt(ratio) if config.optimizer.name == "adamw" else ratio)
+
+
+def image_size(epoch: int, config: Config) -> int:
+    """Height and width of the images in an epoch, from 0, px: from `schedule.first_size` up to `image.size`.
+
+    It grows evenly over three quarters of the epochs, in steps of the network's whole stride, 32, so that all sizes
+    meet the image's edge alike. Small images first cost less and teach as much ("EfficientNetV2",
+    arXiv 2104.00298, section 4; "Fixing the train-test resolution discrepancy", arXiv 1906.06423).
+    """
+    first, last = config.schedule.first_size, config.image.size
+    if first is None:
+        return last
+    left = max(1 - epoch / max(0.75 * config.schedule.epochs, 1), 0)
+    return last - 32 * int((last - first) * left / 32)
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

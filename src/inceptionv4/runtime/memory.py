@@ -1,0 +1,42 @@
+"""How much memory there is, and how much was used."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from inceptionv4.errors import UsageError
+from inceptionv4.runtime.device import Device
+
+if sys.platform != "win32":
+    import resource
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def peak_memory(device: Device) -> int:
+    """The most that this process has used so far, bytes: of the device, or of main memory for a CPU."""
+    if device.device.type != "cpu":
+        return torch.accelerator.max_memory_reserved(device.device)
+    if sys.platform == "win32":
+        raise UsageError("main memory cannot be measured on Windows; plan on Linux or macOS")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def total_memory(device: Device) -> int:
+    """What this process may use, bytes: of the device, or of main memory, as far as it is free or its own."""
+    if device.device.type != "cpu":
+        free, _ = torch.accelerator.get_memory_info(device.device)
+        return int(free) + torch.accelerator.memory_reserved(device.device)
+    try:
+        available = int(re.findall(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[0]) * 1024
+        own = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError):  # no Linux
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = CGROUP.read_text().strip() if CGROUP.exists() else "max"
+    return min(available + own, int(limit)) if limit != "max" else available + own
