@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 
-torch.set_num_threads(2)
+# The suite runs in two processes, for two cores; those that tests start inherit it.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TEXTURES = ("brick", "grass", "gravel")
 

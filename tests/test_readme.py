@@ -19,7 +19,7 @@ from inceptionv4.config import Config, recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SMALLER = "--image.size 75 --image.crop 1 --model.width 0.25 --training.batch-size 12 --schedule.epochs 4"
+SMALLER = "--image.size 75 --image.crop 1 --model.width 0.25 --training.batch-size 12 --schedule.epochs 5"
 
 
 def block(language: str, containing: str) -> str:
@@ -64,6 +64,18 @@ def test_the_other_commands_are_commands(folder: Path) -> None:
         if "runs/" not in line:
             run(f"{line} --print-config", folder)
     run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config", folder)
+
+
+def test_a_plan_and_the_lines_beside_it(folder: Path) -> None:
+    plan, rate, torchrun = block("sh", "inceptionv4 plan").strip().splitlines()
+    planned = run(f"{plan.partition('#')[0]} {SMALLER} --seconds 1", folder).stdout
+    assert [line.split()[0] for line in planned.splitlines()] == [
+        *("device", "batch", "memory", "loader", "network", "together", "training", "evaluation", "disk")
+    ]
+    run(f"{rate.partition('#')[0]} {SMALLER} --print-config", folder)
+    launcher = "torchrun --nproc-per-node 8 -m "
+    assert torchrun.startswith(launcher)
+    run(f"{torchrun.removeprefix(launcher)} --print-config", folder)
 
 
 def test_the_python_lines(folder: Path) -> None:

@@ -93,7 +93,10 @@ def test_any_number_of_ranks_sees_the_same_batches(samples: Samples, sampling: S
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(samples: Samples) -> None:
-    with pytest.raises(ConfigError, match=r"training.batch_size must be a multiple of the 3 processes, got 16"):
+    with pytest.raises(
+        ConfigError,
+        match=r"must be a multiple of the 3 processes with two images for each or more, got 16",
+    ):
         loader(samples, rank=0, ranks=3)
 
 

@@ -119,7 +119,7 @@ def test_fp16_and_bf16_follow_fp32(dataset: Dataset) -> None:
         steps = [it.step(batch, number, 1e-3) for number in range(6)]
         losses[precision] = [step.loss for step in steps if step is not None]
     assert losses["fp32"][-1] < losses["fp32"][0] - 0.1
-    assert losses["fp16"] == pytest.approx(losses["fp32"], abs=0.02)
+    assert losses["fp16"] == pytest.approx(losses["fp32"], abs=0.05)
     assert losses["bf16"] == pytest.approx(losses["fp32"], abs=0.1)
 
 

@@ -20,7 +20,6 @@ from inceptionv4.data.loader import TrainingLoader
 from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
-from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.settings import dump
 from inceptionv4.training.learner import sync_norms
 from inceptionv4.training.state import saved_states
@@ -125,11 +124,3 @@ def test_a_batch_has_two_images_for_each_process(textures: Path) -> None:
     for ranks in (4, 5):
         with pytest.raises(ConfigError, match=f"must be a multiple of the {ranks} processes with two images for each"):
             TrainingLoader(samples, config, workers=0, ranks=ranks)
-
-
-def test_alone_there_is_nobody_to_ask() -> None:
-    ranks = Ranks()
-    assert ranks.first
-    assert ranks.total(1, 2) == [1, 2]
-    assert ranks.broadcast("it") == "it"
-    assert ranks.gather("it") == ["it"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from inceptionv4.errors import Error, RunError
 from inceptionv4.runtime.device import Device
 
 T = TypeVar("T")
+
+MEETING_SECONDS = 300
+"""That processes wait for the first one."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,11 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
     if count == 1:
         yield Ranks()
         return
-    dist.init_process_group(dist.get_default_backend_for_device(device.device))
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device.device)
+        store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        backend = dist.get_default_backend_for_device(device.device)
+        dist.init_process_group(backend, store=meet(store, rank, count), rank=rank, world_size=count)
+        yield Ranks(rank, count, device.device)
     except Error:
         raise
     except RuntimeError as error:
@@ -86,4 +93,32 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
             "one of them says why; `torchrun --max-restarts 3 ... --resume auto` goes on by itself"
         ) from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def meet(store: Any, rank: int, count: int) -> Any:
+    """A part of torch's `Store` that is new to these very processes.
+
+    After a restart `torchrun` hands out the store of the processes before, in which the addresses of the dead ones are
+    left (torch 2.14): whoever is quicker than its peers would call those. So the first process gives the part a name
+    that has never been, and answers each process that asks under it; a name that nobody answers for is an old one.
+
+    Raises:
+        RunError: the first process did not answer in time.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("name", own)
+        for other in range(1, count):
+            question = store.get(f"{own}/{other}").decode()
+            store.set(f"{own}/{other}/{question}", "here")
+        return dist.PrefixStore(own, store)  # type: ignore[attr-defined]
+    deadline = time.monotonic() + MEETING_SECONDS
+    while time.monotonic() < deadline:
+        name = store.get("name").decode()
+        store.set(f"{name}/{rank}", own)
+        if store.check([f"{name}/{rank}/{own}"]):
+            return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+        time.sleep(0.05)
+    raise RunError(f"process {rank} of {count} waited {MEETING_SECONDS} s for the first one; look why it did not start")

@@ -77,7 +77,7 @@ class Learner:
         self._model: nn.Module = network
         if self.ranks.count > 1:
             # Statistics are averaged instead of the first process's being copied to all.
-            self._model = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._model = DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     def step(self, batch: Batch, number: int, lr: float) -> Step | None:
         """Train on this process's share of a batch, as step `number` from 0, with the learning rate `lr`.

@@ -60,7 +60,8 @@ def draw_curves(run: Path) -> str:
     rate.plot(done, [step["learning_rate"] for step in steps], color="tab:green")
     rate.set(title="learning rate", xlabel="step", ylim=(0, None))
     speed.plot(ends, [epoch["images_per_second"] for epoch in epochs], "o-", color="tab:purple")
-    speed.set(title="training images a second", xlabel="step", ylim=(0, None))
+    speed.set(title="training images a second", xlabel="step")
+    speed.set_ylim(0, max(1.1 * max(epoch["images_per_second"] for epoch in epochs), 1))
     for axes in (loss, accuracy, rate, speed):
         axes.set_xlim(0, done[-1] * 1.02)
         axes.grid(alpha=0.3)
