@@ -1,6 +1,7 @@
 """A training process for `torchrun`, to which something happens: `process.py SETTINGS [STEP RANK SIGNAL]`.
 
-The process of that rank gets the signal after that step, unless it was started again after one.
+The process of that rank gets the signal after that step, unless it was started again after one. The signal NAN is a
+loss that is no number, in the next step.
 """
 
 from __future__ import annotations
@@ -12,7 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.cli import main
+from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import Training
+
+
+def spoil(step: int, rank: int) -> None:
+    original = Learner.step
+
+    def take(self: Any, batch: Any, number: int, lr: float) -> Any:
+        if (number, self.ranks.rank) == (step, rank):
+            loss = self.loss.__class__.__call__
+            self.loss.__class__.__call__ = lambda *arguments: loss(*arguments) * float("nan")
+        return original(self, batch, number, lr)
+
+    Learner.step = take  # type: ignore[method-assign]
 
 
 def interfere(step: int, rank: int, number: int) -> None:
@@ -29,6 +43,10 @@ def interfere(step: int, rank: int, number: int) -> None:
 if __name__ == "__main__":
     settings, *event = sys.argv[1:]
     if event and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        interfere(int(event[0]), int(event[1]), signal.Signals[event[2]])
+        step, rank = int(event[0]), int(event[1])
+        if event[2] == "NAN":
+            spoil(step, rank)
+        else:
+            interfere(step, rank, signal.Signals[event[2]])
     assert Path(settings).is_file()
     main(["train", "--config", settings, "--resume", "auto"])

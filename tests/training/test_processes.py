@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +17,15 @@ import pytest
 import torch
 from runs import assert_same_run, settings
 
-from inceptionv4.config import CheckpointConfig, Config, TrainingConfig, load_config
+from inceptionv4.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+    load_config,
+)
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import TrainingLoader
 from inceptionv4.errors import ConfigError, UsageError
@@ -22,6 +33,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.settings import dump
 from inceptionv4.training.learner import sync_norms
+from inceptionv4.training.loop import train
 from inceptionv4.training.state import saved_states
 from inceptionv4.weights.checkpoint import load_checkpoint
 
@@ -102,6 +114,34 @@ def test_processes_may_change_on_the_way(textures: Path, tmp_path: Path, togethe
         assert len(losses(tmp_path / "test/1")) == step
     assert launch(config).returncode == 0
     assert np.abs(losses(tmp_path / "test/1") - losses(together)).max() < 1e-6
+
+
+def test_parts_and_processes_multiply_and_a_loss_that_is_no_number_ends_all(textures: Path, tmp_path: Path) -> None:
+    """Two processes with two parts each are one with four, until the second of them spoils step 15."""
+    training = dataclasses.replace(TRAINING, accumulate=4)
+    optimizer = OptimizerConfig(name="sgd", lr=1e-3, momentum=0.0)  # which does not make much of rounding
+    config = dataclasses.replace(halves(textures, tmp_path), training=training, optimizer=optimizer)
+    ended = launch(config, 14, 1, "NAN")
+    assert ended.returncode != 0
+    said = re.findall(r"error: training diverged in step 15: loss nan, gradient norm .*; its 8 images .*", ended.stderr)
+    assert len(said) == 2, ended.stderr
+    assert said[0] == said[1], "both name the images of the second process"
+    assert len(losses(tmp_path / "test/1")) == 14
+    alone = train(dataclasses.replace(config, output=str(tmp_path / "alone")))
+    # Four gradients are added up in another order, so that rounding differs, and grows tenfold every few steps.
+    assert np.abs(losses(alone)[:6] - losses(tmp_path / "test/1")[:6]).max() < 1e-5
+
+
+def test_images_that_cannot_be_decoded_are_counted_once(textures: Path, tmp_path: Path) -> None:
+    shutil.copytree(textures, tmp_path / "data")
+    damaged = tmp_path / "data/train/grass/007.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    data, schedule = DataConfig(path=str(tmp_path / "data"), workers=0), ScheduleConfig(epochs=1, warmup_epochs=0.5)
+    ended = launch(dataclasses.replace(halves(textures, tmp_path), data=data, schedule=schedule))
+    assert ended.returncode == 0, ended.stderr
+    with (tmp_path / "test/1/results.csv").open(newline="") as file:
+        assert [row["skipped_images"] for row in csv.DictReader(file)] == ["1"]
+    assert ended.stderr.count(f"skipped: {damaged}") == 1
 
 
 def test_norms_are_synchronised_on_accelerators_only() -> None:
