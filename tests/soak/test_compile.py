@@ -11,6 +11,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.training.learner import compile_network
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, while it traces
 @pytest.mark.parametrize("how", ["blocks", "full"])
 def test_a_compiled_network_has_the_gradients_of_the_plain_one(how: str) -> None:
     torch.manual_seed(0)
