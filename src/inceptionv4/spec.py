@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from inceptionv4.errors import ConfigError
+from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.settings import Section, setting
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -27,12 +28,24 @@ class Preprocessing(Section):
     std: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "divided by", above=0)
     exif_orientation: bool = setting(True, "turn photographs upright as their EXIF tag says, before anything else")
 
+    def describe(self) -> str:
+        """In a few words, for people: `299 px, crop 0.875, bicubic, mean 0.5, std 0.5`."""
+
+        def values(numbers: tuple[float, ...]) -> str:
+            return " ".join(f"{number:g}" for number in (numbers[:1] if len(set(numbers)) == 1 else numbers))
+
+        crop, mean, std = f"{self.crop:.3g}", values(self.mean), values(self.std)
+        return f"{self.size} px, crop {crop}, {self.interpolation}, mean {mean}, std {std}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """`classes[i]` is the name of logit i; `width` is the network's; `origin` says where the weights come from."""
+    """`classes[i]` is the name of logit i; `architecture` and `width` are the network's; `origin` says where the weights
+    come from.
+    """
 
     classes: tuple[str, ...]
+    architecture: Architecture = "inception-v4"
     width: float = 1.0
     preprocessing: Preprocessing = Preprocessing()
     origin: str = ""
@@ -53,6 +66,8 @@ class ModelSpec:
             raise ValueError(f"unknown keys in the model's specification: {', '.join(sorted(unknown))}")
         if not values.get("classes"):
             raise ValueError("the model's specification names no classes")
+        if values.get("architecture", "inception-v4") not in ARCHITECTURES:
+            raise ValueError(f"the model is of an unknown architecture, {values['architecture']!r}")
         try:
             preprocessing = Preprocessing(**pixels)
         except ConfigError as error:

@@ -15,7 +15,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import files
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from inceptionv4.weights.load import find_checkpoint, load_model, start_from
+from inceptionv4.weights.load import find_model, load_model, start_from
 
 SPEC = ModelSpec(
     classes=("a", "ü"), width=0.1, preprocessing=Preprocessing(size=80, std=(0.1, 0.2, 0.3)), origin="test"
@@ -133,15 +133,15 @@ def test_models_are_found_by_file_run_and_folder_of_runs(tmp_path: Path) -> None
         file.touch()
     (tmp_path / "digits" / "12").mkdir()  # a run without a finished epoch
     runs = tmp_path / "digits"
-    assert find_checkpoint(runs / "10") == runs / "10/checkpoints/best.safetensors"
-    assert find_checkpoint(runs / "11") == runs / "11/checkpoints/last.safetensors"
-    assert find_checkpoint(runs) == runs / "11/checkpoints/last.safetensors"
+    assert find_model(runs / "10") == runs / "10/checkpoints/best.safetensors"
+    assert find_model(runs / "11") == runs / "11/checkpoints/last.safetensors"
+    assert find_model(runs) == runs / "11/checkpoints/last.safetensors"
     file = runs / "9/checkpoints/best.safetensors"
-    assert find_checkpoint(file) == file
+    assert find_model(file) == file
     with pytest.raises(UsageError, match="12 holds no trained model"):
-        find_checkpoint(runs / "12")
+        find_model(runs / "12")
     with pytest.raises(UsageError, match="no model at nowhere"):
-        find_checkpoint("nowhere")
+        find_model("nowhere")
 
 
 def test_training_starts_from_weights_with_or_without_their_classifier(narrow_model: Path) -> None:
@@ -150,12 +150,12 @@ def test_training_starts_from_weights_with_or_without_their_classifier(narrow_mo
         torch.manual_seed(5)
         network = InceptionV4(len(classes), width=0.1)
         drawn = network.classifier.weight.detach().clone()
-        assert start_from(network, classes, str(narrow_model)) is kept
+        assert start_from(network, classes, source, str(narrow_model)) is kept
         stem = "features.stem.0.conv.weight"
         assert torch.equal(network.state_dict()[stem], source.weights[stem])
         assert torch.equal(network.classifier.weight, source.weights["classifier.weight"] if kept else drawn)
     with pytest.raises(UsageError, match=r"are for width 0\.1; train with --model\.width 0\.1"):
-        start_from(InceptionV4(2, width=0.2), ("x", "y"), str(narrow_model))
+        start_from(InceptionV4(2, width=0.2), ("x", "y"), source, str(narrow_model))
 
 
 def test_specifications_survive_json_and_versions() -> None:

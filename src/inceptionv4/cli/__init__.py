@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from inceptionv4.cli.console import Flag, complain, print_json, speaks
+from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
+from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, ImageError, StoppedError
 
@@ -30,6 +32,8 @@ app = App(
 )
 
 app.command(data_app)
+app.command(convert_app)
+app.command(export)
 
 
 @app.command

@@ -33,6 +33,7 @@ from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.table import NONE, VAL, Table, narrow
 from inceptionv4.errors import DataError
+from inceptionv4.imagenet import canonical
 
 DIGITS = "digits"
 """The name that stands for the archive inside the package. A folder of that name is reached as `./digits`."""
@@ -208,13 +209,14 @@ def _hold_out(source: Source, fraction: float) -> np.ndarray:
 
 
 def relabel(samples: Samples, classes: tuple[str, ...]) -> Samples:
-    """The same images labelled by `classes`, a model's: its order counts, not that of the data.
+    """The same images labelled by `classes`, a model's: its order counts, not that of the data. ImageNet's classes may
+    be called by their wnids or by their names.
 
     Raises:
         DataError: images of a class that is not among `classes`.
     """
-    numbers = {name: number for number, name in enumerate(classes)}
-    order = np.array([numbers.get(name, -1) for name in samples.classes], np.int32)
+    numbers = {name: number for number, name in enumerate(canonical(classes))}
+    order = np.array([numbers.get(name, -1) for name in canonical(samples.classes)], np.int32)
     labels = order[samples.labels]
     if (labels < 0).any():
         counts = Counter(samples.labels[labels < 0].tolist())

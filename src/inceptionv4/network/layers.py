@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from inceptionv4.network.architecture import (
     MIN_SIZE,
     NORM_EPS,
-    STAGES,
     AveragePool,
     Branches,
     Chain,
@@ -20,6 +19,7 @@ from inceptionv4.network.architecture import (
     output_shape,
     widen,
 )
+from inceptionv4.network.variants import ARCHITECTURES, Architecture
 
 
 class ConvNormReLU(nn.Module):
@@ -75,13 +75,20 @@ class InceptionV4(nn.Module):
         in_channels: planes of an image.
         dropout: probability of dropping a pooled feature. The paper keeps 80 %, so drops 0.2.
         width: factor on every convolution's channels (in steps of 8); 1.0 is the paper's network.
+        architecture: one of `network.variants`, for weights that need another than the authors' own.
 
     Raises:
         ValueError: an argument out of range; in `forward`, images of the wrong shape.
     """
 
     def __init__(
-        self, num_classes: int = 1000, *, in_channels: int = 3, dropout: float = 0.2, width: float = 1.0
+        self,
+        num_classes: int = 1000,
+        *,
+        in_channels: int = 3,
+        dropout: float = 0.2,
+        width: float = 1.0,
+        architecture: Architecture = "inception-v4",
     ) -> None:
         super().__init__()
         if num_classes < 1 or in_channels < 1:
@@ -90,10 +97,12 @@ class InceptionV4(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         if width <= 0:
             raise ValueError(f"width must be above 0, got {width}")
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
         self.in_channels = in_channels
         channels = in_channels
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for stage in STAGES:
+        for stage in ARCHITECTURES[architecture]:
             node = widen(stage.node, width)
             stages[stage.name] = build(node, channels)
             channels = _channels(node, channels)

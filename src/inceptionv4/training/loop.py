@@ -15,7 +15,6 @@ from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DataError, StoppedError
 from inceptionv4.evaluation.evaluate import evaluate_network
-from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
@@ -25,10 +24,11 @@ from inceptionv4.training.plots import draw_inputs
 from inceptionv4.training.recorder import Recorder, Silence, StepRecord
 from inceptionv4.training.run import create_run
 from inceptionv4.training.schedule import image_size, learning_rate
+from inceptionv4.training.start import make_network
 from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
 from inceptionv4.training.tracker import make_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
-from inceptionv4.weights.load import BEST, start_from
+from inceptionv4.weights.load import BEST
 
 
 def train(config: Config, *, run: Path | None = None) -> Path:
@@ -64,12 +64,6 @@ class Training:
         self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Path | None
     ) -> None:
         self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
-        self.spec = ModelSpec(
-            classes=dataset.classes,
-            width=config.model.width,
-            preprocessing=config.image,
-            origin=f"inceptionv4, recipe {config.recipe}",
-        )
         self.facts = _training_facts(config, dataset)
         run = ranks.broadcast(run)
         saved, self.complaints = ranks.broadcast(load_state(run) if run is not None and ranks.first else (None, []))
@@ -79,9 +73,14 @@ class Training:
             )
 
         torch.manual_seed(config.seed)
-        network = InceptionV4(len(self.spec.classes), dropout=config.model.dropout, width=config.model.width)
-        if config.model.weights is not None and saved is None:
-            start_from(network, self.spec.classes, config.model.weights)
+        spec = ModelSpec(
+            classes=dataset.classes,
+            architecture="inception-v4" if saved is None else saved.spec.architecture,
+            width=config.model.width,
+            preprocessing=config.image,
+            origin=f"inceptionv4, recipe {config.recipe}",
+        )
+        network, self.spec = make_network(config.model, spec, resumes=saved is not None)
         self.learner = Learner(network, config, dataset.train, device, ranks)
         self.workers = device.default_workers() if config.data.workers is None else config.data.workers
         self.loader = TrainingLoader(dataset.train, config, workers=self.workers, rank=ranks.rank, ranks=ranks.count)

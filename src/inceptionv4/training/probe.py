@@ -13,13 +13,13 @@ from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DivergedError
-from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.memory import peak_memory, total_memory
 from inceptionv4.runtime.progress import Progress
+from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner
 from inceptionv4.training.schedule import image_size
-from inceptionv4.weights.load import start_from
+from inceptionv4.training.start import make_network
 
 HEADROOM = 0.9
 """Of the memory that may be planned for."""
@@ -60,9 +60,7 @@ class Trial:
         self.dataset: Dataset = read_dataset(config.data.path, config.data.val_fraction)
         self.workers = self.device.default_workers() if config.data.workers is None else config.data.workers
         torch.manual_seed(config.seed)
-        network = InceptionV4(len(self.dataset.classes), dropout=config.model.dropout, width=config.model.width)
-        if config.model.weights is not None:
-            start_from(network, self.dataset.classes, config.model.weights)
+        network, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
         self.learner = Learner(network, self.config, self.dataset.train, self.device)
         self.part_size = -(-config.training.batch_size // config.training.accumulate)
 

@@ -28,6 +28,8 @@ from inceptionv4.runtime.files import write_whole
 from inceptionv4.spec import ModelSpec
 
 FORMAT = "inceptionv4/1"
+MAX_HEADER = 1 << 27
+"""Bytes of a safetensors file's header at most, as the format says."""
 TRAINING = "training/"
 """What the names of tensors begin with that a training needs and a model does not."""
 
@@ -69,6 +71,14 @@ def _write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Pat
         safetensors.torch.save_file(dict(tensors), path, dict(metadata))
     except safetensors.SafetensorError as error:  # which is how it reports a full disk
         raise OSError(str(error)) from None
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is, or was before it was damaged, a checkpoint of ours."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(min(int.from_bytes(start, "little"), MAX_HEADER))
+    return header[:1] == b"{" and f'"{FORMAT}"'.encode() in header
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

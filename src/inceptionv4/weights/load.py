@@ -7,20 +7,27 @@ from pathlib import Path
 import torch
 
 from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import ModelSpec
-from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint
+from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
+from inceptionv4.weights.foreign.assemble import Report
+from inceptionv4.weights.foreign.read import read_foreign
+from inceptionv4.weights.huggingface import download, find_in_folder, is_on_hub
 
 BEST = Path("checkpoints/best.safetensors")
 LAST = Path("checkpoints/last.safetensors")
 
 
-def find_checkpoint(model: str | Path) -> Path:
-    """The checkpoint that `model` names: a file, a run folder (its best), or a folder of runs (its newest's best).
+def find_model(model: str | Path) -> Path:
+    """The file of weights that `model` names: itself, a run folder's best, the best of the newest in a folder of runs,
+    that of a folder as on the Hugging Face hub, or one on the hub (`hf-hub:OWNER/NAME`), which is fetched.
 
     Raises:
         UsageError: there is none.
     """
+    if is_on_hub(str(model)):
+        return download(str(model))
     path = Path(model)
     if path.is_file():
         return path
@@ -29,9 +36,27 @@ def find_checkpoint(model: str | Path) -> Path:
         for name in (BEST, LAST):
             if (run / name).is_file():
                 return run / name
+    if weights := find_in_folder(path):
+        return weights
     if path.is_dir():
         raise UsageError(f"{path} holds no trained model: expected {path / BEST}, which a finished epoch writes")
-    raise UsageError(f"no model at {path}; give a run folder such as runs/digits/1, or a checkpoint file")
+    raise UsageError(f"no model at {path}; give a run folder such as runs/digits/1, a file of weights, or hf-hub:NAME")
+
+
+def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:
+    """The weights that `model` names, ours or another project's, and for the latter what became of each array.
+
+    Raises:
+        UsageError: there is no such model, or a package that reads it is not installed.
+        CheckpointError: it is damaged, or no Inception-v4.
+    """
+    path = find_model(model)
+    try:
+        if is_ours(path):
+            return load_checkpoint(path), None
+        return read_foreign(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:
@@ -41,34 +66,31 @@ def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:
         UsageError: there is no such model.
         CheckpointError: it is damaged, or does not fit its own specification.
     """
-    path = find_checkpoint(model)
-    checkpoint = load_checkpoint(path)
+    checkpoint, _ = read_model(model)
     network = build_network(checkpoint.spec)
     try:
         network.load_state_dict(checkpoint.model_weights(), assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit an Inception-v4: {error}") from None
+        raise CheckpointError(f"{model} does not fit an Inception-v4: {error}") from None
     return network.eval(), checkpoint
 
 
 def build_network(spec: ModelSpec) -> InceptionV4:
     """An Inception-v4 for `spec` whose weights are allocated but not drawn."""
     with torch.device("meta"):
-        return InceptionV4(len(spec.classes), width=spec.width)
+        return InceptionV4(len(spec.classes), width=spec.width, architecture=spec.architecture)
 
 
-def start_from(network: InceptionV4, classes: tuple[str, ...], model: str) -> bool:
-    """Copy the weights that `model` names into `network`, which keeps its own classifier unless `classes` are the same.
+def start_from(network: InceptionV4, classes: tuple[str, ...], start: Checkpoint, name: str) -> bool:
+    """Copy the weights of `start` into `network`, of the same architecture; the classifier only if `classes` agree.
 
-    Returns whether the classifier was copied.
+    Returns whether the classifier was copied. `name` is what the user calls `start`.
 
     Raises:
-        UsageError: there is no such model, or it has another width.
-        CheckpointError: it is damaged.
+        UsageError: it has another width.
     """
-    checkpoint = load_checkpoint(find_checkpoint(model))
-    same_classes = checkpoint.spec.classes == classes
-    weights = checkpoint.model_weights()
+    same_classes = canonical(start.spec.classes) == canonical(classes)
+    weights = start.model_weights()
     if not same_classes:
         own = network.state_dict()
         weights |= {name: own[name] for name in own if name.startswith("classifier.")}
@@ -76,7 +98,6 @@ def start_from(network: InceptionV4, classes: tuple[str, ...], model: str) -> bo
         network.load_state_dict(weights)
     except RuntimeError:
         raise UsageError(
-            f"the weights of {model} are for width {checkpoint.spec.width:g}; "
-            f"train with --model.width {checkpoint.spec.width:g}"
+            f"the weights of {name} are for width {start.spec.width:g}; train with --model.width {start.spec.width:g}"
         ) from None
     return same_classes

@@ -1,0 +1,32 @@
+"""The network as a training finds it: with weights of chance, or with those that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from inceptionv4.config import ModelConfig
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.spec import ModelSpec
+from inceptionv4.weights.load import read_model, start_from
+
+
+def make_network(config: ModelConfig, spec: ModelSpec, *, resumes: bool = False) -> tuple[InceptionV4, ModelSpec]:
+    """A network for `spec`, drawn from torch's global generator, with the weights of `config.weights` if it names any.
+
+    Weights bring their architecture with them, which is why the specification is returned, too. A training that
+    `resumes` has its own in `spec`, and its weights elsewhere.
+
+    Raises:
+        UsageError: there are no such weights, or they are of another width.
+        CheckpointError: they are damaged, or no Inception-v4.
+    """
+    start = None
+    if config.weights is not None and not resumes:
+        start, _ = read_model(config.weights)
+        spec = replace(spec, architecture=start.spec.architecture)
+    network = InceptionV4(
+        len(spec.classes), dropout=config.dropout, width=spec.width, architecture=spec.architecture
+    )
+    if start is not None:
+        start_from(network, spec.classes, start, str(config.weights))
+    return network, spec

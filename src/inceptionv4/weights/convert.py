@@ -1,0 +1,42 @@
+"""Any weights that can be read, in any form that can be written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from inceptionv4.errors import UsageError
+from inceptionv4.weights.checkpoint import Checkpoint
+from inceptionv4.weights.foreign.assemble import Report
+from inceptionv4.weights.load import read_model
+from inceptionv4.weights.write import FORMATS
+
+
+def convert(source: str, output: Path, form: str, classes: Path | None = None) -> tuple[Checkpoint, Report | None]:
+    """Read the weights that `source` names, give them the names in the file `classes`, if any, write them as `form`.
+
+    Returns what was written, and what became of each array of another project's file.
+
+    Raises:
+        UsageError: no such weights, or `classes` does not name them all, or the form cannot hold the network.
+        CheckpointError: the weights are damaged, or no Inception-v4.
+        RunError: the output cannot be written.
+    """
+    checkpoint, report = read_model(source)
+    if classes is not None:
+        checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, classes=_names(classes, checkpoint)))
+    FORMATS[form](checkpoint, output)
+    return checkpoint, report
+
+
+def _names(file: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    try:
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the classes in {file}: {error}") from None
+    if len(names) != len(checkpoint.spec.classes):
+        raise UsageError(f"{file} names {len(names)} classes, the weights have {len(checkpoint.spec.classes)}")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(f"{file} names {twice!r} twice; classes need names of their own")
+    return names

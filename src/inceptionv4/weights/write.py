@@ -1,0 +1,106 @@
+"""Our weights in the forms that others read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from inceptionv4.errors import RunError, UsageError
+from inceptionv4.runtime.files import write_text, write_whole
+from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
+from inceptionv4.weights.foreign.mindspore import write_mindspore
+from inceptionv4.weights.foreign.origins import MINDCV, TIMM, Origin, our_convolutions
+from inceptionv4.weights.huggingface import CONFIG, WEIGHTS, make_card, make_config
+
+
+def renamed(checkpoint: Checkpoint, origin: Origin) -> dict[str, Tensor]:
+    """The weights by the names of `origin`, which must compute what we do.
+
+    Raises:
+        UsageError: the network is one that the project cannot build.
+    """
+    spec = checkpoint.spec
+    if spec.architecture != origin.architecture or spec.width != 1.0:
+        network = "PaddleClas' network" if spec.architecture != origin.architecture else f"width {spec.width:g}"
+        raise UsageError(f"{origin.name} has no Inception-v4 of this kind ({network}); write it in our own format")
+    theirs = dict(zip(our_convolutions(), origin.convolutions, strict=True))
+    norm = origin.norm
+    parts = {"weight": norm.gamma, "bias": norm.beta, "running_mean": norm.mean, "running_var": norm.variance}
+    named: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.model_weights().items():
+        if name.startswith("classifier."):
+            named[origin.head[name == "classifier.bias"]] = tensor
+            continue
+        layer, kind, part = name.rsplit(".", 2)
+        if kind == "conv":
+            named[theirs[layer] + origin.conv] = tensor
+        elif part != "num_batches_tracked":
+            named[theirs[layer] + origin.norm_of + (parts[part] or "")] = tensor
+        elif origin is TIMM:
+            named[theirs[layer] + origin.norm_of + ".num_batches_tracked"] = tensor
+    return named
+
+
+def write_ours(checkpoint: Checkpoint, path: Path) -> None:
+    """One safetensors file with the specification in it."""
+    save_checkpoint(Checkpoint(checkpoint.model_weights(), checkpoint.spec, checkpoint.training), path)
+
+
+def write_timm(checkpoint: Checkpoint, path: Path) -> None:
+    """One safetensors file with timm's names, for `load_state_dict(..., strict=True)`."""
+    tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint, TIMM).items()}
+    metadata = {"format": "pt", "inceptionv4.spec": json.dumps(checkpoint.spec.to_dict())}
+    write_whole(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
+
+
+def write_mindspore_ckpt(checkpoint: Checkpoint, path: Path) -> None:
+    """A `.ckpt` with MindCV's names, for MindSpore's `load_checkpoint`."""
+    arrays = {
+        name: np.ascontiguousarray(tensor.to(torch.float32).numpy())
+        for name, tensor in renamed(checkpoint, MINDCV).items()
+    }
+    write_mindspore(arrays, path)
+
+
+def write_folder(checkpoint: Checkpoint, folder: Path) -> None:
+    """A folder as on the Hugging Face hub; config.json comes last, so that a folder with one is whole."""
+    renamed(checkpoint, TIMM)  # which fails before anything is written
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from None
+    write_timm(checkpoint, folder / WEIGHTS[0])
+    write_text(folder / "README.md", make_card(checkpoint.spec, dict(checkpoint.training)))
+    write_text(folder / CONFIG, make_config(checkpoint.spec))
+
+
+FORMATS: dict[str, Callable[[Checkpoint, Path], None]] = {
+    "inceptionv4": write_ours,
+    "timm": write_timm,
+    "mindspore": write_mindspore_ckpt,
+    "huggingface": write_folder,
+}
+
+
+def format_of(path: Path) -> str:
+    """The format that a file of this name is written in, unless another is asked for.
+
+    Raises:
+        UsageError: the name suggests none.
+    """
+    if path.suffix == ".safetensors":
+        return "inceptionv4"
+    if path.suffix == ".ckpt":
+        return "mindspore"
+    if not path.suffix or path.is_dir():
+        return "huggingface"
+    raise UsageError(
+        f"what is {path} to be? .safetensors is our own format (with --to timm, timm's), .ckpt MindSpore's, "
+        "a folder Hugging Face's"
+    )
