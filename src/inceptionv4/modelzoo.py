@@ -198,9 +198,10 @@ def _write(path: Path, lines: tuple[Line, ...], unknown: tuple[str, ...]) -> str
         if line.setting:
             values[line.setting] = (line.value, line.words)
     text = [
-        f"# {path.name} of MindSpore's model zoo, converted. Mended besides, by how training works here: norms keep a tenth",
-        "# of each batch, not nine tenths; there is no norm on the pooled features or on the logits; a step that is no",
-        "# number is not taken; all held-out images are evaluated after each epoch, cropped as published figures are.",
+        f"# {path.name} of MindSpore's model zoo, converted. Mended besides, by how training works here:",
+        "# norms keep a tenth of each batch, not nine tenths; there is no norm on the pooled features or the logits;",
+        "# a step that is no number is not taken; all held-out images are evaluated after each epoch, cropped as",
+        "# published figures are.",
     ]
     if unknown:
         text.append(f"# Not known, and left out: {', '.join(unknown)}")

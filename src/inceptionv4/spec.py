@@ -11,6 +11,8 @@ from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.settings import Section, setting
 
 Interpolation = Literal["bilinear", "bicubic"]
+NOTE = "inceptionv4.spec"
+"""What a specification, as JSON, is called among the notes of other projects' files that we write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +42,7 @@ class Preprocessing(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """`classes[i]` is the name of logit i; `architecture` and `width` are the network's; `origin` says where the weights
-    come from.
-    """
+    """`classes[i]` is the name of logit i; `architecture` and `width` are the network's; `origin` says whence."""
 
     classes: tuple[str, ...]
     architecture: Architecture = "inception-v4"

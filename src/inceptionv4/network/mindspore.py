@@ -58,7 +58,7 @@ class Concatenate(nn.SequentialCell):
     """
 
     def construct(self, images: Tensor) -> Tensor:
-        outputs = ()
+        outputs: tuple[Tensor, ...] = ()
         for branch in self.cell_list:
             outputs += (branch(images),)
         return ops.cat(outputs, axis=1)

@@ -24,9 +24,7 @@ def make_network(config: ModelConfig, spec: ModelSpec, *, resumes: bool = False)
     if config.weights is not None and not resumes:
         start, _ = read_model(config.weights)
         spec = replace(spec, architecture=start.spec.architecture)
-    network = InceptionV4(
-        len(spec.classes), dropout=config.dropout, width=spec.width, architecture=spec.architecture
-    )
+    network = InceptionV4(len(spec.classes), dropout=config.dropout, width=spec.width, architecture=spec.architecture)
     if start is not None:
         start_from(network, spec.classes, start, str(config.weights))
     return network, spec

@@ -31,7 +31,12 @@ def download(model: str) -> Path:
     """
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError:
         raise UsageError("models on the hub are fetched with huggingface-hub: pip install 'inceptionv4[hub]'") from None
     name, _, revision = model.partition(":")[2].partition("@")
@@ -141,7 +146,7 @@ def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
     if "top1" in metrics:
         lines += [f"Top-1 on the held-out images: {metrics['top1']:.2%}.", ""]
     lines += [
-        f"The shorter side of an image is resized to {int(pixels.size / pixels.crop)} pixels ({pixels.interpolation}), the "
+        f"The shorter side of an image becomes {int(pixels.size / pixels.crop)} pixels ({pixels.interpolation}), the "
         f"central square is cut out, and values in 0..1 become (value - {list(pixels.mean)}) / {list(pixels.std)}.",
         "",
         "```python",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inceptionv4.errors import RunError, UsageError
 from inceptionv4.runtime.files import write_text, write_whole
+from inceptionv4.spec import NOTE
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.foreign.mindspore import write_mindspore
 from inceptionv4.weights.foreign.origins import MINDCV, TIMM, Origin, our_convolutions
@@ -55,7 +56,7 @@ def write_ours(checkpoint: Checkpoint, path: Path) -> None:
 def write_timm(checkpoint: Checkpoint, path: Path) -> None:
     """One safetensors file with timm's names, for `load_state_dict(..., strict=True)`."""
     tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint, TIMM).items()}
-    metadata = {"format": "pt", "inceptionv4.spec": json.dumps(checkpoint.spec.to_dict())}
+    metadata = {"format": "pt", NOTE: json.dumps(checkpoint.spec.to_dict())}
     write_whole(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
 
 

@@ -1,4 +1,4 @@
-"""The model zoo's network in MindSpore, from MindSpore's own compound layers; they bring names and numbers with them."""
+"""The model zoo's network in MindSpore, from MindSpore's own compound layers, which bring names and numbers."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_files_that_are_cut_short_or_scrambled_are_refused_or_read_with_their_na
             read_arrays(path)
         except CheckpointError as error:
             refused += 1
-            assert str(path) in str(error)
+            assert str(path) in str(error)  # noqa: PT017 - in a loop
     assert refused > 30
 
 
@@ -225,7 +225,7 @@ def test_mindspores_parts_checksum_texts_and_bfloat16(tmp_path: Path) -> None:
     path.write_bytes(value("w", "Complex64", [1], bytes(8)))
     with pytest.raises(CheckpointError, match="of the type Complex64"):
         read_mindspore(path)
+    path.write_bytes(parts[:-1])
     with pytest.raises(CheckpointError, match="cut short"):
-        path.write_bytes(parts[:-1])
         read_mindspore(path)
     assert json.dumps(sorted(found)) == '["b", "step", "w"]'

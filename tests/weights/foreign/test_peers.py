@@ -1,4 +1,4 @@
-"""Weights of other projects compute here what they compute there: 1e-9 in float64 against each project's own network."""
+"""Weights of other projects compute here what they compute there: 1e-9 in float64 against their networks."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def test_missing_strange_and_misshapen_arrays_are_errors() -> None:
         assemble(without, origin)
     with pytest.raises(CheckpointError, match=r"extra is there besides, which no Inception-v4 has"):
         assemble({**arrays, "extra": torch.zeros(2)}, origin)
-    with pytest.raises(CheckpointError, match=r"features\.7\.branch_2\.3 .* of the shape \(1, 2, 3, 3\), .* \(224, 224"):
+    with pytest.raises(
+        CheckpointError, match=r"features\.7\.branch_2\.3 .* of the shape \(1, 2, 3, 3\), .* \(224, 224"
+    ):
         assemble({**arrays, name: torch.zeros(1, 2, 3, 3)}, origin)
     with pytest.raises(CheckpointError, match=r"bn0\.gamma is missing"):
         assemble({key: array for key, array in arrays.items() if key != "bn0.gamma"}, origin)

@@ -94,7 +94,9 @@ class _Assembly:
             weights |= self._norm(f"{ours}.norm", theirs + self.origin.norm_of)
         weights["classifier.weight"], weights["classifier.bias"] = self._head()
         if self.missing:
-            raise CheckpointError(f"{self.origin.name}'s names, but {_some(self.missing)} missing; the file is not whole")
+            raise CheckpointError(
+                f"{self.origin.name}'s names, but {_some(self.missing)} missing; the file is not whole"
+            )
         self._account_for_the_rest()
         self._check_shapes(weights)
         return {

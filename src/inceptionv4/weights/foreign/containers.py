@@ -1,10 +1,10 @@
 """Files of named arrays, told apart by their content: what is in them, and nothing executed.
 
-    safetensors              timm, Hugging Face, MindSpore
-    torch's zip or pickle    `.pth`; read by torch's own restricted unpickler
-    MindSpore's protobuf     `.ckpt`
-    PaddlePaddle's pickle    `.pdparams`; read by an unpickler that knows arrays and nothing else
-    numpy's zip              `.npz`; what a TensorFlow checkpoint is exported to
+safetensors              timm, Hugging Face, MindSpore
+torch's zip or pickle    `.pth`; read by torch's own restricted unpickler
+MindSpore's protobuf     `.ckpt`
+PaddlePaddle's pickle    `.pdparams`; read by an unpickler that knows arrays and nothing else
+numpy's zip              `.npz`; what a TensorFlow checkpoint is exported to
 """
 
 from __future__ import annotations

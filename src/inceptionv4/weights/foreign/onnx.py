@@ -47,12 +47,11 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], Architecture, Report, dict
         import onnx
     except ImportError:
         raise UsageError("ONNX files are read with onnx: pip install 'inceptionv4[onnx]'") from None
-    from google.protobuf.message import DecodeError
-
     try:
         model = onnx.load(path)
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}), or its weights lie in another file that is gone") from None
+    except Exception as error:  # noqa: BLE001 - protobuf's own, which it has changed before
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} is damaged ({reason}), or its weights lie in a file that is gone") from None
     complaints = []
     for name, stages in ARCHITECTURES.items():
         try:
@@ -103,11 +102,11 @@ class _Graph:
             case MaxPool():
                 pool = self._maker(tensor, name, "MaxPool")
                 self._expect(pool, name, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 0, 0], ceil_mode=0)
-                return pool.input[0]
+                return str(pool.input[0])
             case AveragePool():
                 pool = self._maker(tensor, name, "AveragePool")
                 self._expect(pool, name, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1], count_include_pad=0)
-                return pool.input[0]
+                return str(pool.input[0])
             case Chain(nodes):
                 for number, part in reversed(list(enumerate(nodes))):
                     tensor = self._walk(part, tensor, f"{name}.{number}", weights)
@@ -149,7 +148,7 @@ class _Graph:
         arrays |= {"norm.running_mean": mean, "norm.running_var": variance}
         weights |= {f"{name}.{part}": _float(array) for part, array in arrays.items()}
         weights[f"{name}.norm.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
-        return conv.input[0]
+        return str(conv.input[0])
 
     def _head(self, tensor: str, weights: dict[str, Tensor]) -> str:
         """The feature maps that the classifier's logits, in `tensor`, are made of."""
@@ -170,15 +169,15 @@ class _Graph:
             _float(self._constant(bias, name)),
         )
         pool = self._maker(self._skip(features, TRANSPARENT), "the pooling of features", *POOLING)
-        return pool.input[0]
+        return str(pool.input[0])
 
     def _skip(self, tensor: str, operators: tuple[str, ...]) -> str:
         while tensor in self.made_by and self.made_by[tensor].op_type in operators:
-            tensor = self.made_by[tensor].input[0]
+            tensor = str(self.made_by[tensor].input[0])
         return tensor
 
     def _maker(self, tensor: str, where: str, *operators: str) -> onnx.NodeProto:
-        node = self.made_by.get(tensor)
+        node: onnx.NodeProto | None = self.made_by.get(tensor)
         if node is None or node.op_type not in operators:
             found = node.op_type if node is not None else "the input"
             raise _NotThisOneError(f"at {where} there is {found}, not {' or '.join(operators)}")
@@ -207,7 +206,9 @@ class _Graph:
     def _constant(self, tensor: str, where: str) -> np.ndarray:
         tensor = self._skip(tensor, ("Identity",))
         if tensor not in self.constants:
-            raise _NotThisOneError(f"the weights at {where} are computed in the graph; if it is int8, convert its source")
+            raise _NotThisOneError(
+                f"the weights at {where} are computed in the graph; if it is int8, convert its source"
+            )
         self.used += 1
         return self.constants[tensor].astype(np.float64)
 

@@ -112,8 +112,12 @@ def _mindspore() -> tuple[str, ...]:
     b = ("branch_0", *_numbered("branch_1.", 3), *_numbered("branch_2.", 5), "branch_3.1")
     c = ("branch_0", "branch_1", "branch_1_1", "branch_1_2", *_numbered("branch_2.", 3))
     c = (*c, "branch_2_1", "branch_2_2", "branch_3.1")
-    stem = ("conv2d_1a_3x3", "conv2d_2a_3x3", "conv2d_2b_3x3", "mixed_3a_branch_1")
-    stem = (*stem, *_numbered("mixed_4a_branch_0.", 2), *_numbered("mixed_4a_branch_1.", 4), "mixed_5a_branch_0")
+    stem = (
+        *("conv2d_1a_3x3", "conv2d_2a_3x3", "conv2d_2b_3x3", "mixed_3a_branch_1"),
+        *_numbered("mixed_4a_branch_0.", 2),
+        *_numbered("mixed_4a_branch_1.", 4),
+        "mixed_5a_branch_0",
+    )
     return (
         *_blocks(("features.0.",), stem),
         *_blocks((f"features.{i}." for i in range(1, 5)), a),

@@ -1,0 +1,90 @@
+"""A MINDIR is a graph that MindSpore runs and that answers as the model does; nothing else is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.export import mindspore as export
+from inceptionv4.spec import ModelSpec
+from inceptionv4.weights.load import load_model, read_model
+
+KEY = b"0123456789abcdef"
+
+
+def answer(path: Path, images: np.ndarray, **key: bytes) -> np.ndarray:
+    os.environ["GLOG_v"] = "3"
+    import mindspore
+
+    return mindspore.nn.GraphCell(mindspore.load(str(path), **key))(mindspore.Tensor(images)).asnumpy()
+
+
+def test_the_graph_answers_as_the_model_does(
+    narrow_model: Path, narrow_spec: ModelSpec, tmp_path: Path, command: Callable[..., object]
+) -> None:
+    path = tmp_path / "narrow.mindir"
+    result = command("export", narrow_model, "--format", "mindir", "--output", path, "--batch-size", 2)
+    assert result.code == 0, result.err
+    assert f"{path}: MINDIR, logits within" in result.out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.json", "narrow.mindir"]
+    images = np.random.default_rng(5).standard_normal((2, 3, 75, 75), np.float32)
+    network, _ = load_model(narrow_model)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(answer(path, images), expected, rtol=0, atol=1e-4)
+    notes = json.loads(path.with_suffix(".json").read_text())
+    assert ModelSpec.from_dict(notes["spec"]) == narrow_spec
+    assert notes["input"]["shape"] == [2, 3, 75, 75]
+    assert notes["verified"] is True
+    with pytest.raises(CheckpointError, match="is a MINDIR, a graph to be run"):
+        read_model(path)
+
+
+def test_with_a_key_it_is_encrypted(narrow_model: Path, tmp_path: Path, command: Callable[..., object]) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(KEY + b"\n")
+    path = tmp_path / "x.mindir"
+    result = command("export", narrow_model, "--format", "mindir", "--output", path, "--encrypt-key-file", key)
+    assert result.code == 0, result.err
+    assert "encrypted MINDIR" in result.out
+    assert b"MindSpore" not in path.read_bytes()[:4096]
+    images = np.zeros((1, 3, 75, 75), np.float32)
+    assert answer(path, images, dec_key=KEY).shape == (1, 3)
+    key.write_bytes(b"short")
+    before = path.read_bytes()
+    result = command("export", narrow_model, "--format", "mindir", "--output", path, "--encrypt-key-file", key)
+    assert (result.code, "has 5 bytes; AES takes 16, 24 or 32" in result.err) == (2, True)
+    assert path.read_bytes() == before
+    with pytest.raises(UsageError, match="cannot read the key"):
+        export.read_key(tmp_path / "nothing")
+
+
+def test_a_graph_that_answers_otherwise_is_not_kept(
+    narrow_model: Path, tmp_path: Path, command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    result = command("export", narrow_model, "--format", "mindir", "--output", tmp_path / "x.mindir")
+    assert (result.code, "differs from it by" in result.err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_air_needs_an_ascend_and_says_so(narrow_model: Path, tmp_path: Path, command: Callable[..., object]) -> None:
+    result = command("export", narrow_model, "--format", "air", "--output", tmp_path / "x.air")
+    assert result.code == 2
+    assert "only where there is an Ascend" in result.err
+    assert "deprecated" in result.err
+    assert list(tmp_path.iterdir()) == []
+    for arguments, words in (
+        (("--format", "mindir", "--output", tmp_path / "x.bin"), "must end in .mindir"),
+        (("--format", "mindir", "--batch-size", 0), "--batch-size must be at least 1"),
+        (("--format", "air", "--encrypt-key-file", tmp_path / "k"), "is for --format mindir"),
+    ):
+        result = command("export", narrow_model, *arguments)
+        assert (result.code, words in result.err) == (2, True)

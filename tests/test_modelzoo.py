@@ -1,0 +1,146 @@
+"""Settings of the model zoo become ours, and every key is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inceptionv4.config import load_config
+from inceptionv4.errors import ConfigError, UsageError
+from inceptionv4.modelzoo import convert_settings
+
+GPU = """\
+# The first of three documents; the others explain.
+enable_modelarts: False
+data_url: ""
+train_url: ""
+checkpoint_url: ""
+data_path: "/cache/data"
+output_path: "/cache/train"
+load_path: "/cache/checkpoint_path"
+device_target: Ascend
+enable_profiling: False
+dataset_path: "/data/imagenet"
+ckpt_path: '/cache/data/'
+checkpoint: '/cache/data/inceptionv3/inceptionv3-rank3_1-247_1251.ckpt'
+ckpt_file: '/cache/data/inceptionv3/inceptionv3-rank3_1-247_1251.ckpt'
+resume: ''
+is_distributed: False
+device_id: 0
+platform: 'GPU'
+file_name: 'inceptionv3'
+file_format: 'AIR'
+width: 299
+height: 299
+is_save_on_master: False
+batch_size: 128
+epoch_size: 250
+num_classes: 1000
+work_nums: 8
+ds_type: 'imagenet'
+ds_sink_mode: True
+loss_scale: 1024
+smooth_factor: 0.1
+weight_decay: 0.00004
+momentum: 0.9
+amp_level: 'O0'
+decay: 0.9
+epsilon: 1.0
+keep_checkpoint_max: 10
+save_checkpoint_epochs: 10
+lr_init: 0.00004
+lr_end: 0.000004
+lr_max: 0.4
+warmup_epochs: 1
+start_epoch: 1
+
+---
+enable_modelarts: 'Whether training on modelarts, default: False'
+---
+device_target: ['Ascend', 'GPU', 'CPU']
+"""
+
+
+def converted(tmp_path: Path, text: str) -> tuple[object, object]:
+    source, recipe = tmp_path / "default_config.yaml", tmp_path / "recipe.yaml"
+    source.write_text(text)
+    conversion = convert_settings(source)
+    recipe.write_text(conversion.recipe)
+    return conversion, load_config(file=recipe)
+
+
+def test_the_gpu_file_says_what_our_recipe_says(tmp_path: Path) -> None:
+    """`mindspore-zoo` was written by hand from the document; what differs is what the file says besides."""
+    conversion, config = converted(tmp_path, GPU)
+    assert conversion.unknown == ()
+    recipe = load_config("mindspore-zoo")
+    assert config.optimizer == recipe.optimizer
+    assert config.schedule == recipe.schedule
+    assert config.loss == recipe.loss
+    assert config.model == recipe.model
+    assert config.augment.color == recipe.augment.color == 0.4
+    assert config.augment.area == recipe.augment.area
+    ours, theirs = config.training, recipe.training
+    assert (ours.batch_size, ours.accumulate, ours.ema_decay) == (theirs.batch_size, theirs.accumulate, 0.0)
+    assert ours.precision == "fp32"  # O0
+    assert config.image.mean == (0.485, 0.456, 0.406)
+    assert (config.data.path, config.data.workers, config.checkpoint.keep) == ("/data/imagenet", 8, 10)
+    keys = {line.partition(":")[0] for line in GPU.split("---")[0].splitlines() if ":" in line}
+    assert {line.key for line in conversion.lines} == keys
+
+
+def test_each_defect_is_named_where_it_is_mended(tmp_path: Path) -> None:
+    conversion, _ = converted(tmp_path, GPU)
+    said = {line.key: str(line) for line in conversion.lines}
+    assert "never used; now it takes effect" in said["smooth_factor"]
+    assert "norms and biases decayed too" in said["weight_decay"]
+    assert "overflowed steps were applied" in said["loss_scale"]
+    assert "all of them believed to be the first" in said["is_save_on_master"]
+    assert "the same for any number of devices" in said["lr_max"]
+    for words in ("80 % of the features were dropped", "never used; now it takes effect", "norms keep a tenth"):
+        assert words in conversion.recipe
+
+
+def test_other_values_and_files(tmp_path: Path) -> None:
+    text = GPU.replace("ds_type: 'imagenet'", "ds_type: 'cifar10'").replace("amp_level: 'O0'", "amp_level: 'O3'")
+    text = text.replace("smooth_factor: 0.1", "smooth_factor: 0.2").replace("resume: ''", "resume: 'x.ckpt'")
+    text = text.replace("batch_size: 128", "batch_size: 32").replace("width: 299", "width: 331")
+    _, config = converted(tmp_path, text)
+    assert config.image.std == (0.2023, 0.1994, 0.2010)
+    assert config.image.size == 331
+    assert config.training.precision == "auto"
+    assert config.loss.smoothing == 0.2
+    assert config.model.weights == "x.ckpt"
+    assert (config.training.batch_size, config.optimizer.reference_batch) == (256, 256)
+
+
+def test_unknown_keys_and_bad_values_are_reported(tmp_path: Path, command: Callable[..., object]) -> None:
+    source, recipe = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    source.write_text("epoch_size: 3\nbatchsize: 4\n")
+    result = command("convert", "config", source, recipe)
+    assert result.code == 0
+    assert "batchsize -> unknown, left out" in result.out
+    assert "epoch_size -> schedule.epochs: 3" in result.out
+    assert "batchsize" in recipe.read_text()
+    before = recipe.read_text()
+    for text, words in (
+        ("epoch_size: many\n", "schedule.epochs must be a whole number, got 'many'"),
+        ("ds_type: coco\n", "ds_type must be imagenet or cifar10, got 'coco'"),
+        ("batch_size: -1\n", "batch_size must be a number above 0, got -1"),
+        ("smooth_factor: 2\n", "loss.smoothing must be < 1"),
+        ("- 1\n", "holds no settings"),
+        ("a: [\n", "cannot read the settings"),
+    ):
+        source.write_text(text)
+        result = command("convert", "config", source, recipe)
+        assert (result.code, words in result.err) == (2, True), result.err
+        assert recipe.read_text() == before
+    result = command("convert", "config", source, source)
+    assert (result.code, "is the source" in result.err) == (2, True)
+    with pytest.raises(UsageError, match="cannot read the settings"):
+        convert_settings(tmp_path / "nothing.yaml")
+    source.write_text("keep_checkpoint_max: 0\n")
+    with pytest.raises(ConfigError, match="checkpoint.keep must be >= 1"):
+        convert_settings(source)

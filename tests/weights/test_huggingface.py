@@ -1,0 +1,107 @@
+"""Models on the hub: fetched through huggingface_hub, from an endpoint of one's own, and offline from its cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.spec import ModelSpec, Preprocessing
+from inceptionv4.weights.checkpoint import Checkpoint
+from inceptionv4.weights.write import write_folder
+
+NAME = "timm/inception_v4.tf_in1k"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    spec = ModelSpec(classes=("a", "b"), preprocessing=Preprocessing(size=75, crop=1.0))
+    path = tmp_path_factory.mktemp("hub")
+    write_folder(Checkpoint(InceptionV4(2).state_dict(), spec), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def endpoint(folder: Path) -> Iterator[str]:
+    """As much of the hub as fetching a file asks for."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def answer(self, send: bool) -> None:
+            name = self.path.rpartition("/")[2]
+            if not self.path.startswith(f"/{NAME}/resolve/main/") or not (folder / name).is_file():
+                self.send_response(404)
+                missing = "EntryNotFound" if self.path.startswith(f"/{NAME}/") else "RepoNotFound"
+                self.send_header("X-Error-Code", missing)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = (folder / name).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{name}-1"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if send:
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.answer(send=False)
+
+        def do_GET(self) -> None:
+            self.answer(send=True)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def predict(model: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: huggingface_hub reads its environment once."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-m", "inceptionv4", "predict", model, "examples/seven.png"],
+        cwd=Path(__file__).parents[2],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_model_is_fetched_from_the_endpoint_and_then_used_offline(endpoint: str, tmp_path: Path) -> None:
+    home = str(tmp_path / "hf")
+    first = predict(f"hf-hub:{NAME}", HF_ENDPOINT=endpoint, HF_HOME=home)
+    assert first.returncode == 0, first.stderr
+    offline = predict(f"hf-hub:{NAME}", HF_HUB_OFFLINE="1", HF_HOME=home)
+    assert offline.returncode == 0, offline.stderr
+    assert offline.stdout == first.stdout
+    assert "examples/seven.png" in first.stdout
+
+
+def test_what_is_not_there_or_not_reached_says_so(endpoint: str, tmp_path: Path) -> None:
+    home = str(tmp_path / "hf")
+    for model, environment, words in (
+        ("hf-hub:timm/nothing", {"HF_ENDPOINT": endpoint}, "cannot fetch hf-hub:timm/nothing"),
+        (f"hf-hub:{NAME}", {"HF_HUB_OFFLINE": "1"}, "cannot fetch"),
+        (f"hf-hub:{NAME}", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "cannot fetch"),
+    ):
+        result = predict(model, HF_HOME=home, **environment)
+        assert (result.returncode, words in result.stderr) == (2, True), result.stderr
+        assert "Traceback" not in result.stderr
