@@ -49,7 +49,7 @@ def test_train_evaluate_and_predict_on_a_folder_of_photographs(folder: Path) -> 
     assert "180: 144 to train on, 36 held out" in run(inspect, folder).stdout
     assert "144 images to train on, 36 held out" in run(doctor, folder).stdout
     assert "180 images in 2 shards" in run(pack, folder).stdout
-    train, evaluate, predict = block("sh", "inceptionv4 predict").strip().splitlines()
+    train, evaluate, predict = block("sh", "inceptionv4 predict runs").strip().splitlines()
     assert run(f"{train} {SMALLER}", folder).stdout == "runs/finetune/1\n"
     metrics = json.loads(run(f"{evaluate} --json", folder).stdout)
     assert metrics["images"] == 36

@@ -152,7 +152,8 @@ class _Assembly:
             ZOO: "norms before and after the classifier",
             PADDLE: "dropout that shrinks features by 0.8",
         }.get(self.origin, "the background's class is dropped" if background else None)
-        weight, bias = self._take(names[0], words), self._take(names[1], words if background else None)
+        weight = self._take(names[0], words)
+        bias = self._take(names[1], None if self.origin is PADDLE else words)
         if self.origin.layout != "torch":
             weight = weight.reshape(-1, weight.shape[-1]).T
         if self.origin is PADDLE:
