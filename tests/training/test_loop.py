@@ -28,7 +28,7 @@ from inceptionv4.config import (
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training import loop
+from inceptionv4.training import loop, start
 from inceptionv4.training.loop import train
 from inceptionv4.weights.checkpoint import load_checkpoint
 
@@ -113,7 +113,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
 ) -> None:
     networks = []
 
-    class Spoiled(loop.InceptionV4):
+    class Spoiled(start.InceptionV4):
         calls = 0
 
         def __init__(self, *arguments: object, **options: object) -> None:
@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
                 logits.register_hook(lambda gradient: gradient * float("inf"))
             return logits
 
-    monkeypatch.setattr(loop, "InceptionV4", Spoiled)
+    monkeypatch.setattr(start, "InceptionV4", Spoiled)
     with pytest.raises(DivergedError, match=r"diverged in step 3: .*\.jpg.*lower --optimizer\.lr") as error:
         train(config(textures, tmp_path))
     assert error.value.exit_code == 4

@@ -149,7 +149,8 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     Parameters
     ----------
     model
-        A run folder such as runs/digits/1, a folder of runs (the newest counts), or a checkpoint file.
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
+        too, or hf-hub:OWNER/NAME.
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
     json
@@ -175,7 +176,8 @@ def predict(
     Parameters
     ----------
     model
-        A run folder such as runs/digits/1, a folder of runs (the newest counts), or a checkpoint file.
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
+        too, or hf-hub:OWNER/NAME.
     images
         Image files, and folders of them.
     top

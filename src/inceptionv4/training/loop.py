@@ -80,7 +80,7 @@ class Training:
             preprocessing=config.image,
             origin=f"inceptionv4, recipe {config.recipe}",
         )
-        network, self.spec = make_network(config.model, spec, resumes=saved is not None)
+        network, self.spec, self.remarks = make_network(config.model, spec, resumes=saved is not None)
         self.learner = Learner(network, config, dataset.train, device, ranks)
         self.workers = device.default_workers() if config.data.workers is None else config.data.workers
         self.loader = TrainingLoader(dataset.train, config, workers=self.workers, rank=ranks.rank, ranks=ranks.count)
@@ -99,6 +99,8 @@ class Training:
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
             self.recorder.announce(self._opening())
+            for remark in self.remarks:
+                self.recorder.announce(remark)
             for complaint in self.complaints:
                 self.recorder.announce(f"passed over: {complaint}")
             if self.resumed:
