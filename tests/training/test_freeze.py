@@ -66,10 +66,10 @@ def test_a_training_that_gets_no_better_ends(
 ) -> None:
     """Measured top-1 of six epochs: the best is the second, and patience is two."""
     scores = iter([0.5, 0.7, 0.6, 0.7, 0.9, 0.9])
-    original = loop.evaluate_network
+    original = loop.evaluate_backend
     monkeypatch.setattr(
         loop,
-        "evaluate_network",
+        "evaluate_backend",
         lambda *given, **options: dataclasses.replace(original(*given, **options), top1=next(scores), loss=1.0),
     )
     config = settings(textures, tmp_path, schedule=ScheduleConfig(epochs=6, warmup_epochs=0), augment=AugmentConfig())

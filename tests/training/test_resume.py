@@ -85,14 +85,14 @@ def test_stopped_in_an_evaluation_it_ends_the_same(
     textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = settings(textures, tmp_path)
-    original = loop.evaluate_network
+    original = loop.evaluate_backend
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return original(*arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "evaluate_network", evaluate)
+        patched.setattr(loop, "evaluate_backend", evaluate)
         with pytest.raises(StoppedError, match="SIGINT after step 11") as error:
             train(config)
     assert error.value.exit_code == 130

@@ -190,7 +190,7 @@ def predict(
         auto, cpu, or a device of torch's.
     """
     from inceptionv4.errors import UsageError
-    from inceptionv4.inference import Classifier, find_images
+    from inceptionv4.inference.classifier import Classifier, find_images
 
     if json and csv:
         raise UsageError("give --json or --csv, not both")

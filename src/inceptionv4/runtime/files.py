@@ -37,6 +37,28 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_together(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a path of the same name in a folder of its own, and move all the files that it leaves there to
+    `path` and beside it, `path` itself last, so that whoever finds it finds the others.
+
+    Whatever fails in `write` leaves nothing behind, and everything as it was.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            write(Path(folder) / path.name)
+            for made in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                with made.open("rb+") as written:
+                    os.fsync(written.fileno())
+                made.chmod(0o666 & ~_umask())
+                made.replace(path.parent / made.name)
+            _flush_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for text."""
     write_whole(path, lambda temporary: _write_text(temporary, text))

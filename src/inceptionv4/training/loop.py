@@ -14,7 +14,8 @@ from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DataError, StoppedError
-from inceptionv4.evaluation.evaluate import evaluate_network
+from inceptionv4.evaluation.evaluate import evaluate_backend
+from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
@@ -143,11 +144,9 @@ class Training:
 
     def _evaluate(self) -> None:
         """The end of an epoch: how good the average is, and a state."""
-        metrics = evaluate_network(
-            self.learner.average.network,
+        metrics = evaluate_backend(
+            TorchBackend(self.learner.average.network, self.spec, self.device, mode="eager"),
             self.dataset.val,
-            self.config.image,
-            self.device,
             workers=self.workers,
             ranks=self.ranks,
             after_batch=lambda _: self._heed_signals(),
