@@ -28,7 +28,7 @@ from inceptionv4.config import (
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training import loop, start
+from inceptionv4.training import start
 from inceptionv4.training.loop import train
 from inceptionv4.weights.checkpoint import load_checkpoint
 
