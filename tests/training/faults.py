@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
                 code = SAVED_NEVERTHELESS if 0 < number_of(name) <= Operations.count else 0
             except RunError:
                 code = REPORTED
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - printed, and an exit status that no test expects
                 traceback.print_exc()
             finally:
                 os._exit(code)

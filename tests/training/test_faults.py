@@ -1,4 +1,4 @@
-"""Whichever operation of a save fails or is the last of its process, `last` is a whole state: the old or the new one."""
+"""Whichever operation of a save fails or is its last, `last` is a whole state: the old one or the new one."""
 
 from __future__ import annotations
 

@@ -309,7 +309,9 @@ def test_a_log_that_cannot_be_written_stops_the_training_in_words(
 
     with monkeypatch.context() as patched:
         patched.setattr(Recorder, "step", step)
-        with pytest.raises(RunError, match=r"cannot write in .*test/1: No space left .* bytes free; .*--resume") as error:
+        with pytest.raises(
+            RunError, match=r"cannot write in .*test/1: No space left .* bytes free; .*--resume"
+        ) as error:
             train(config)
     assert error.value.exit_code == 1
     saved, _ = load_state(tmp_path / "test/1")
