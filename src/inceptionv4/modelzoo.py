@@ -53,7 +53,7 @@ NOTHING_TO_SET = {
     "enable_profiling": "`inceptionv4 plan` says what is slow",
     "height": "images are square, of the width",
     "enable_modelarts": "paths and processes are given on the command line; there `--enable_modelarts False` was true",
-    "need_modelarts_dataset_unzip": "archives are read in place; there a lock file that outlived a crash was waited for",
+    "need_modelarts_dataset_unzip": "archives are read in place; there a lock file could outlive a crash",
     "modelarts_dataset_unzip_name": "archives are read in place",
     "data_url": "give what is at that address as --data",
     "data_path": "the data are named once, in data.path",

@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
     size = next((before / "checkpoints").glob("step-*")).stat().st_size
 
     def attempt(name: str, prepare: Callable[[], None]) -> int:
-        """How a process that saves step 2 ended: 0, an error of ours, saved in spite of the fault, or minus a signal."""
+        """How a process that saves step 2 ended: 0, reported, saved in spite of the fault, or minus a signal."""
         shutil.copytree(before, folder / name)
         child = os.fork()
         if child == 0:

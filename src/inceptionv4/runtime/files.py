@@ -40,7 +40,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
             "free some space or write elsewhere"
         ) from None
     finally:
-        # What cannot be removed either is removed by `remove_half_written`; it is no reason to fail or to fail otherwise.
+        # What cannot be removed now is by `remove_half_written`; it is no reason to fail, or to fail otherwise.
         with contextlib.suppress(OSError):
             temporary.unlink()
 
