@@ -113,10 +113,13 @@ def export(
     if json:
         print(artefact.to_json())
         return
+    files = (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
+    size = sum(file.stat().st_size for file in files)
+    encrypted = ", encrypted" if encrypt_key_file is not None else ""
+    print(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
+    print(artefact.verification or "unverified: no machine here can run it")
     if profile == "ascend":
         print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
-    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
-    print(f"{path}: {format}, {artefact.precision}, {size / 1e6:.1f} MB; {artefact.verification or 'unverified'}")
     if (calibration := artefact.calibration) is not None:
         print(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
         if calibration.float_layers:
