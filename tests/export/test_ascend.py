@@ -191,7 +191,7 @@ def test_atc_that_fails_is_quoted_and_leaves_nothing(
         "export", narrow_model, "--format", "om", "--soc-version", "Ascend999", "--output", folder / "narrow.om"
     )
     assert result.code == 1
-    assert "atc failed with exit code 255" in result.err
+    assert "atc made no narrow.om (exit code 255)" in result.err
     assert "E10001: Value [Ascend999] for parameter [--soc_version] is invalid." in result.err
     assert "atc --framework=5" in result.err
     assert files(folder) == []
