@@ -34,7 +34,7 @@ def test_the_graph_answers_as_the_model_does(
     assert result.code == 0, result.err
     assert f"{path}: mindir, fp32" in result.out
     assert "logits within" in result.out
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.json", "narrow.mindir"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.mindir", "narrow.mindir.json"]
     images = np.random.default_rng(5).standard_normal((2, 3, 75, 75), np.float32)
     network, _ = load_model(narrow_model)
     with torch.no_grad():
@@ -46,9 +46,9 @@ def test_the_graph_answers_as_the_model_does(
     assert artefact.verification is not None
     with pytest.raises(CheckpointError, match="is a MINDIR, a graph to be run"):
         read_model(path)
-    path.with_suffix(".json").unlink()
+    path.with_name("narrow.mindir.json").unlink()
     result = command("evaluate", path, "--data", "digits")
-    assert (result.code, "needs narrow.json beside it" in result.err) == (1, True)
+    assert (result.code, "needs narrow.mindir.json beside it" in result.err) == (1, True)
 
 
 def test_with_a_key_it_is_encrypted(narrow_model: Path, tmp_path: Path, command: Callable[..., object]) -> None:
