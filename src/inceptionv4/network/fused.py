@@ -47,7 +47,10 @@ def _trains(module: nn.Module, real: torch.dtype) -> bool:
     if not isinstance(module, nn.modules.batchnorm._NormBase):
         return True
     return (
-        type(module) is nn.BatchNorm2d and module.training and module.momentum is not None and module.weight.dtype is real
+        type(module) is nn.BatchNorm2d
+        and module.training
+        and module.momentum is not None
+        and module.weight.dtype is real
     )
 
 
@@ -219,7 +222,7 @@ def _convolve(images: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def _convolution_gradients(
-    images: Tensor, gradient: Tensor, weight: Tensor, conv: nn.Conv2d, *, wanted: bool
+    images: Tensor, gradient: Tensor, weight: Tensor, conv: nn.Conv2d, run: _Run, *, wanted: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The gradients of the images, if they are `wanted`, and of the weights."""
     geometry = (None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1)
@@ -231,6 +234,9 @@ def _convolution_gradients(
     if conv.kernel_size == (1, 1) and images.dtype is not torch.bfloat16:
         rows, columns = gradient.permute(0, 2, 3, 1).flatten(0, 2), images.permute(0, 2, 3, 1).flatten(0, 2)
         return before, (rows.T @ columns).view(weight.shape)
+    ours = run.kernels.weight_gradient(images, gradient, conv)
+    if ours is not None:
+        return before, ours
     return before, backward(gradient, images, weight, *geometry, (False, True, False))[1]
 
 
@@ -247,7 +253,7 @@ class _Layer(_Node):
         conv = self.layer.conv
         convolved = self.after.backward(gradient)
         del self.after
-        before, weight = _convolution_gradients(images, convolved, self.run.weight(conv), conv, wanted=wanted)
+        before, weight = _convolution_gradients(images, convolved, self.run.weight(conv), conv, self.run, wanted=wanted)
         self.run.gradients[conv.weight] = weight.to(conv.weight.dtype)
         return before if total is None or before is None else total.add_(before)
 
@@ -347,7 +353,9 @@ class _Branches(_Node):
             head.backward(gradients.pop(head))
         if self.heads:
             conv = self.heads[0].layer.conv
-            before, weight = _convolution_gradients(images, self.convolved, self._weight(), conv, wanted=wanted)
+            before, weight = _convolution_gradients(
+                images, self.convolved, self._weight(), conv, self.run, wanted=wanted
+            )
             del self.convolved
             total = before if total is None or before is None else total.add_(before)
             convs = [head.layer.conv for head in self.heads]
