@@ -29,9 +29,9 @@ CHANNELS_LAST = torch.channels_last
 
 def fusible(stage: nn.Module, features: Tensor) -> bool:
     """Whether `run_fused` can stand for `stage(features)`: in plain training on a CPU, and if nobody looks inside."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or features.device.type != "cpu":
+    if torch.compiler.is_compiling() or stage._compiled_call_impl is not None:
         return False
-    if len(features) < 2 or stage._compiled_call_impl is not None:
+    if not (stage.training and torch.is_grad_enabled() and features.device.type == "cpu" and len(features) > 1):
         return False
     kernels = load_kernels(_dtype(features))
     return kernels is not None and all(
@@ -56,7 +56,7 @@ def _trains(module: nn.Module, real: torch.dtype) -> bool:
 
 def run_fused(stage: nn.Module, features: Tensor, *, checkpointed: bool = False) -> Tensor:
     """`stage(features)`; if `checkpointed`, nothing is kept but `features`, and the rest computed again backwards."""
-    output: Tensor = _Stage.apply(stage, checkpointed, features, *stage.parameters())  # type: ignore[no-untyped-call]
+    output: Tensor = _Stage.apply(stage, checkpointed, features, *stage.parameters())
     return output
 
 
@@ -77,7 +77,7 @@ class _Stage(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.spent:
             raise RuntimeError(
@@ -221,6 +221,11 @@ def _convolve(images: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
     return output.contiguous(memory_format=CHANNELS_LAST)
 
 
+def _is_product(conv: nn.Conv2d) -> bool:
+    """Whether it is a product of matrices, pixel by pixel."""
+    return conv.kernel_size == (1, 1) and conv.stride == (1, 1)
+
+
 def _convolution_gradients(
     images: Tensor, gradient: Tensor, weight: Tensor, conv: nn.Conv2d, run: _Run, *, wanted: bool
 ) -> tuple[Tensor | None, Tensor]:
@@ -231,7 +236,7 @@ def _convolution_gradients(
     if wanted:
         before = backward(gradient, images, weight, *geometry, (True, False, False))[0]
         before = before.contiguous(memory_format=CHANNELS_LAST)
-    if conv.kernel_size == (1, 1) and images.dtype is not torch.bfloat16:
+    if _is_product(conv) and images.dtype is not torch.bfloat16:
         rows, columns = gradient.permute(0, 2, 3, 1).flatten(0, 2), images.permute(0, 2, 3, 1).flatten(0, 2)
         return before, (rows.T @ columns).view(weight.shape)
     ours = run.kernels.weight_gradient(images, gradient, conv)
@@ -340,15 +345,15 @@ class _Branches(_Node):
         self.widths = [_shape(branch, images.shape[1:])[0] for branch in self.modules]
         if self.heads:
             self.convolved = _convolve(images, self._weight(), self.heads[0].layer.conv)
-            own = iter(self.convolved.split([head.layer.conv.out_channels for head in self.heads], dim=1))
-        for part, result in zip(self.parts, output.split(self.widths, dim=1), strict=True):
+            own = iter(torch.split(self.convolved, [head.layer.conv.out_channels for head in self.heads], dim=1))
+        for part, result in zip(self.parts, torch.split(output, self.widths, dim=1), strict=True):
             if isinstance(part, _Head):
                 part.forward(next(own), result)
             else:
                 part.forward(images, result)
 
     def backward(self, images: Tensor, gradient: Tensor, total: Tensor | None, *, wanted: bool) -> Tensor | None:
-        gradients = dict(zip(self.parts, gradient.split(self.widths, dim=1), strict=True))
+        gradients = dict(zip(self.parts, torch.split(gradient, self.widths, dim=1), strict=True))
         for head in self.heads:
             head.backward(gradients.pop(head))
         if self.heads:
@@ -359,7 +364,7 @@ class _Branches(_Node):
             del self.convolved
             total = before if total is None or before is None else total.add_(before)
             convs = [head.layer.conv for head in self.heads]
-            for conv, part in zip(convs, weight.split([conv.out_channels for conv in convs]), strict=True):
+            for conv, part in zip(convs, torch.split(weight, [conv.out_channels for conv in convs]), strict=True):
                 self.run.gradients[conv.weight] = part.to(conv.weight.dtype)
         # A pool adds to what is there, so that there had better be something.
         for node in sorted(gradients, key=lambda node: isinstance(node, _MaxPool)):
@@ -376,6 +381,6 @@ def _head(branch: nn.Module, run: _Run) -> _Head | None:
     parts = list(branch) if isinstance(branch, nn.Sequential) else [branch]
     pooled = isinstance(parts[0], nn.AvgPool2d)
     layer, *rest = parts[1:] if pooled else parts
-    if isinstance(layer, ConvNormReLU) and layer.conv.kernel_size == (1, 1):
+    if isinstance(layer, ConvNormReLU) and _is_product(layer.conv):
         return _Head(layer, pooled, rest, run)
     return None

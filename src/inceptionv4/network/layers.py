@@ -11,6 +11,7 @@ from inceptionv4.network.architecture import MIN_SIZE, widen
 from inceptionv4.network.blocks import ConvNormReLU as ConvNormReLU
 from inceptionv4.network.blocks import build as build
 from inceptionv4.network.blocks import channels_after
+from inceptionv4.network.checkpointing import run_checkpointed
 from inceptionv4.network.fused import fusible, run_fused
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 
@@ -27,6 +28,11 @@ class InceptionV4(nn.Module):
         dropout: probability of dropping a pooled feature. The paper keeps 80 %, so drops 0.2.
         width: factor on every convolution's channels (in steps of 8); 1.0 is the paper's network.
         architecture: one of `network.variants`, for weights that need another than the authors' own.
+
+    Attributes:
+        fused: whether stages are trained as `network.fused` does it, where that can be: on CPUs. Equal but for
+            rounding; only gradients of gradients need it off.
+        checkpointed: whether training keeps the input of each stage only, and computes the rest twice.
 
     Raises:
         ValueError: an argument out of range; in `forward`, images of the wrong shape.
@@ -51,8 +57,7 @@ class InceptionV4(nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
         self.in_channels = in_channels
-        self.fused = True
-        self.checkpointed = False
+        self.fused, self.checkpointed = True, False
         channels = in_channels
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for stage in ARCHITECTURES[architecture]:
@@ -94,11 +99,16 @@ class InceptionV4(nn.Module):
         check_images(images.shape, self.in_channels)
         features = images
         for stage in self.features:
-            if self.fused and fusible(stage, features):
-                features = run_fused(stage, features, checkpointed=self.checkpointed)
-            else:
-                features = stage(features)
+            features = self._run(stage, features)
         return features
+
+    def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
+        if self.fused and fusible(stage, features):
+            return run_fused(stage, features, checkpointed=self.checkpointed)
+        if self.checkpointed and self.training and torch.is_grad_enabled():
+            return run_checkpointed(stage, features)
+        output: Tensor = stage(features)
+        return output
 
     def embed(self, images: Tensor) -> Tensor:
         """Images `(B, in_channels, H, W)` to pooled features `(B, 1536)`, before dropout."""
