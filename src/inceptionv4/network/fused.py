@@ -73,20 +73,15 @@ class _Stage(torch.autograd.Function):
         ctx.save_for_backward(images)
         ctx.node = None if checkpointed else node
         ctx.input_dtype = features.dtype
-        ctx.spent = False
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.spent:
-            raise RuntimeError(
-                "backward a second time through a fused stage, which keeps nothing; set the network's `fused` to False"
-            )
         (images,) = ctx.saved_tensors
-        node, ctx.node, ctx.spent = ctx.node, None, True
+        node, ctx.node = ctx.node, None
         with torch.autocast("cpu", enabled=False):
-            if node is None:
+            if node is None:  # checkpointed, or a second time through a retained graph
                 _, node = _compute(ctx.stage, images, moves=False)
             gradient = gradient.to(ctx.dtype).contiguous(memory_format=CHANNELS_LAST)
             before = node.backward(images, gradient, None, wanted=ctx.needs_input_grad[2])
