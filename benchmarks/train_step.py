@@ -7,7 +7,7 @@
 is ours as `inceptionv4 train` runs it, which besides normalises uint8 images, cuts the gradient's norm and averages
 the weights. The floor is torch's own convolution, channels last: all 149 forward, backward to the images (but for the
 first) and backward to the weights, and nothing else. Peak memory and the first step are of a process of each
-contender's own, with nothing in any cache; the peak is that of the process, torch included, over three steps.
+contender's own, with nothing in any cache; the peak is that of the process, torch included, over two steps.
 
 bf16 is measured where the processor multiplies in it, or with --bf16, which elsewhere takes minutes a step.
 """
@@ -172,7 +172,7 @@ def alone(name: str, precision: str) -> dict[str, float]:
 def measure_alone(name: str, precision: str) -> dict[str, float]:
     step = contender(name, select_device("cpu", precision))
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
@@ -183,7 +183,7 @@ def compare(precision: str, rounds: int, compiled: bool) -> dict[str, object]:
     device = select_device("cpu", precision)
     peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
     names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
-    apart = [*names, "ours, plain", "ours, checkpointed"]
+    apart = [*names, "ours, checkpointed"]
     own = {name: alone(name, precision) for name in apart if name != "convolutions"}
     speeds = interleave({name: contender(name, device) for name in names}, rounds)
     best = max(peers, key=speeds.median)
