@@ -143,6 +143,24 @@ def test_gradients_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: run_fused(block, x), images, fast_mode=True)
 
 
+def test_checkpointing_changes_no_bit() -> None:
+    ours = network(dtype=torch.float32)
+    theirs = copy.deepcopy(ours)
+    theirs.checkpointed = True
+    images = torch.randn(3, 3, 75, 75)
+    expected = outcome(ours, images)
+    assert all(torch.equal(value, expected[name]) for name, value in outcome(theirs, images).items())
+
+
+def test_weights_changed_before_the_gradient_are_an_error() -> None:
+    it = network(dtype=torch.float32)
+    output = it(torch.randn(2, 3, 75, 75)).sum()
+    with torch.no_grad():
+        it.features.inception_a1[0].conv.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.backward()
+
+
 def test_a_retained_graph_has_the_same_gradients_again() -> None:
     it = network()
     output = it(torch.randn(2, 3, 75, 75, dtype=torch.float64)).sum()
@@ -181,6 +199,9 @@ def test_what_cannot_be_fused_is_not() -> None:
     assert not fusible(copy.deepcopy(stage).eval(), features)
     assert not fusible(copy.deepcopy(stage).requires_grad_(False), features)
     assert not fusible(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(stage)), features)
+    stranger = copy.deepcopy(stage)
+    nn.utils.parametrizations.weight_norm(stranger[0].conv)
+    assert not fusible(stranger, features)
     compiled = copy.deepcopy(stage)
     compiled.compile()
     assert not fusible(compiled, features)

@@ -9,7 +9,7 @@ anew when the gradient needs it, and the gradient takes the place of what it was
 - 1 x 1 convolutions side by side on one input are one convolution, and their gradients are summed by it;
 - where a mean pool comes before a 1 x 1 convolution, it comes after: both are linear, and there are fewer channels.
 
-The modules remain what the network is; this reads them. Gradients can be taken once, not of gradients: for those, set
+The modules remain what the network is; this reads them. There are no gradients of gradients: for those, set
 `InceptionV4.fused` to False.
 """
 
@@ -25,6 +25,7 @@ from inceptionv4.network.blocks import Concatenate, ConvNormReLU
 from inceptionv4.network.kernels import Kernels, load_kernels
 
 CHANNELS_LAST = torch.channels_last
+KNOWN = (ConvNormReLU, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Sequential, Concatenate)
 
 
 def fusible(stage: nn.Module, features: Tensor) -> bool:
@@ -34,24 +35,16 @@ def fusible(stage: nn.Module, features: Tensor) -> bool:
     if not (stage.training and torch.is_grad_enabled() and features.device.type == "cpu" and len(features) > 1):
         return False
     kernels = load_kernels(_dtype(features))
-    return kernels is not None and all(
-        not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
-        and _trains(module, kernels.real)
-        for module in stage.modules()
-    )
+    return kernels is not None and all(_is_plain(module, kernels.real) for module in stage.modules())
 
 
-def _trains(module: nn.Module, real: torch.dtype) -> bool:
-    if any(not parameter.requires_grad for parameter in module.parameters(recurse=False)):
+def _is_plain(module: nn.Module, real: torch.dtype) -> bool:
+    """Whether it is one of the modules that are known here, all of it is trained, and nobody waits for its call."""
+    if type(module) not in KNOWN or module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return False
-    if not isinstance(module, nn.modules.batchnorm._NormBase):
-        return True
-    return (
-        type(module) is nn.BatchNorm2d
-        and module.training
-        and module.momentum is not None
-        and module.weight.dtype is real
-    )
+    if isinstance(module, nn.BatchNorm2d) and not (module.training and module.track_running_stats and module.momentum):
+        return False
+    return all(p.requires_grad and p.dtype is real for p in module.parameters(recurse=False))
 
 
 def run_fused(stage: nn.Module, features: Tensor, *, checkpointed: bool = False) -> Tensor:
@@ -67,10 +60,10 @@ def _dtype(features: Tensor) -> torch.dtype:
 class _Stage(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stage: nn.Module, checkpointed: bool, features: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.dtype, ctx.stage, ctx.parameters = _dtype(features), stage, parameters
+        ctx.dtype, ctx.stage = _dtype(features), stage
         images = features.to(ctx.dtype).contiguous(memory_format=CHANNELS_LAST)
         output, node = _compute(stage, images, moves=True)
-        ctx.save_for_backward(images)
+        ctx.save_for_backward(images, *parameters)  # these so that a change to them before `backward` is an error
         ctx.node = None if checkpointed else node
         ctx.input_dtype = features.dtype
         return output
@@ -78,7 +71,7 @@ class _Stage(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (images,) = ctx.saved_tensors
+        images, *parameters = ctx.saved_tensors
         node, ctx.node = ctx.node, None
         with torch.autocast("cpu", enabled=False):
             if node is None:  # checkpointed, or a second time through a retained graph
@@ -87,7 +80,7 @@ class _Stage(torch.autograd.Function):
             before = node.backward(images, gradient, None, wanted=ctx.needs_input_grad[2])
         if before is not None:
             before = before.to(ctx.input_dtype)
-        return None, None, before, *(node.run.gradients.get(parameter) for parameter in ctx.parameters)
+        return None, None, before, *(node.run.gradients[parameter] for parameter in parameters)
 
 
 class _Run:

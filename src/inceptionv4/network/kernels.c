@@ -3,7 +3,6 @@
 // Images are rows of `channels` elements, a row a pixel (channels last). Rows lie `pitch` elements apart, so that a
 // slice of the channels of a wider array can be read and written in place. Compiled once for each ELEMENT.
 
-#include <math.h>
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -53,18 +53,16 @@ def _library(compiler: str, element: int) -> Path:
     machine = str(sorted(torch.cpu.get_capabilities().items()))
     key = hashlib.sha256("\n".join([*command, machine]).encode() + SOURCE.read_bytes()).hexdigest()[:32]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # nowhere to keep it
+        folder = Path(tempfile.mkdtemp())
     library = folder / f"kernels-{key}.so"
     if not library.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            building = Path(tempfile.mkdtemp(dir=folder)) / library.name
-        except OSError:
-            building = library = Path(tempfile.mkdtemp()) / library.name
-        # The flag of a library's last word: what math needs comes after the source.
-        subprocess.run([*command, str(SOURCE), "-o", str(building), "-lm"], check=True, capture_output=True)
-        if building != library:
-            building.replace(library)  # whole or not at all, should two processes do it
-            building.parent.rmdir()
+        with tempfile.TemporaryDirectory(dir=folder) as building:
+            made = Path(building) / library.name
+            subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+            made.replace(library)  # whole or not at all, should two processes do it
     return library
 
 
