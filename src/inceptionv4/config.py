@@ -155,7 +155,18 @@ class TrainingConfig(Section):
     compile: Literal["none", "blocks", "full"] = setting(
         "none", "torch.compile of nothing, of each block by itself, or of the whole network"
     )
+    activation_checkpointing: Literal["none", "blocks"] = setting(
+        "none", "blocks: keep only what goes into each block, and compute the rest twice, to save memory"
+    )
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation_checkpointing != "none" and self.compile != "none":
+            raise ConfigError(
+                "training.activation_checkpointing is for a network that is not compiled, which decides itself what "
+                "it keeps; set it or training.compile to none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
