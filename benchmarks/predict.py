@@ -151,7 +151,7 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    network = InceptionV4(len(SPEC.classes)).eval()
+    network = InceptionV4(len(SPEC.classes), width=SPEC.width).eval()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         photographs = Photographs(folder / "images", given.images)
