@@ -1,7 +1,8 @@
 """How time and memory grow: with files up to the first training step, and with the step's size, batch, classes and
 processes.
 
-    python benchmarks/growth.py --json --plot docs/images/growth.png
+    python benchmarks/growth.py --json > growth.json
+    python benchmarks/growth.py --draw docs/images/growth.png growth.json
 
 A process of its own for each point. Start: a folder of class folders of JPEGs of 75 px, from 10,000 to 1,280,000 files,
 which are hard links to a few thousand contents, so that the file system has as many names to list as with ImageNet and
@@ -15,6 +16,7 @@ that all of it takes minutes, but for the classes, which are many beside a netwo
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -36,6 +38,22 @@ PROCESSES = (1, 2)
 FILES = (10_000, 100_000, 1_280_000)
 FOLDERS, CONTENTS = 1000, 2000
 THREADS = 2
+GROWING = (
+    "files (75 px, batch 16, width 0.1)",
+    "image size, px (batch 8, width 0.25)",
+    "batch (139 px, width 0.25)",
+    "classes (75 px, batch 16, width 1)",
+    "processes (139 px, batch 32, width 0.25)",
+)
+DRAWN = {
+    "first_seconds": ("seconds", "to the first step, no index kept"),
+    "again_seconds": ("seconds", "to the first step, index kept"),
+    "seconds": ("seconds", "a step"),
+    "first_peak_mb": ("peak of the process, MB", "no index kept"),
+    "again_peak_mb": ("peak of the process, MB", "index kept"),
+    "peak_mb": ("peak of the process, MB", "steps"),
+}
+"""Figures that are drawn: where, and what they are called there."""
 
 
 def make_tree(root: Path, count: int) -> None:
@@ -150,7 +168,7 @@ def start_up(rounds: int) -> dict[str, dict[str, float]]:
             os.environ["XDG_CACHE_HOME"] = str(root / "cache")
             first = alone("--start", root / "data", time.time())
             again = [alone("--start", root / "data", time.time()) for _ in range(rounds)]
-            rows[f"{count:,} files"] = {
+            rows[str(count)] = {
                 "first_seconds": first["first_step_seconds"],
                 "again_seconds": statistics.median(figures["first_step_seconds"] for figures in again),
                 "again_slowest": max(figures["first_step_seconds"] for figures in again),
@@ -161,58 +179,45 @@ def start_up(rounds: int) -> dict[str, dict[str, float]]:
     return rows
 
 
-def curves(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Rows of a step's time and memory by what grows."""
+def curves(rounds: int) -> list[dict[str, dict[str, float]]]:
+    """Time and memory of a step, for each thing that grows but files."""
 
     def step(size: int, batch: int, classes: int, width: float, processes: int = 1) -> dict[str, float]:
         return alone("--step", size, batch, classes, width, rounds, processes=processes)
 
-    return {
-        "image size, px (batch 8)": {str(size): step(size, 8, 1000, 0.25) for size in SIZES},
-        "batch (139 px)": {str(batch): step(139, batch, 1000, 0.25) for batch in BATCHES},
-        "classes (75 px, batch 16, full width)": {str(classes): step(75, 16, classes, 1.0) for classes in CLASSES},
-        "processes (139 px, batch 32)": {str(count): step(139, 32, 1000, 0.25, count) for count in PROCESSES},
-    }
+    return [
+        {str(size): step(size, 8, 1000, 0.25) for size in SIZES},
+        {str(batch): step(139, batch, 1000, 0.25) for batch in BATCHES},
+        {str(classes): step(75, 16, classes, 1.0) for classes in CLASSES},
+        {str(count): step(139, 32, 1000, 0.25, count) for count in PROCESSES},
+    ]
 
 
-def slopes(rows: dict[str, dict[str, float]], figure: str) -> tuple[float, float]:
-    """The exponent between the first two points, and between the last two."""
-    points = [(math.log(float(x)), math.log(row[figure])) for x, row in rows.items()]
-    return _slope(*points[:2]), _slope(*points[-2:])
+def slopes(rows: dict[str, dict[str, float]]) -> dict[str, list[float]]:
+    """Of each figure, the exponents from one point to the next: 1 is proportional, 0 constant."""
 
+    def slope(figure: str, one: str, other: str) -> float:
+        return math.log(rows[other][figure] / rows[one][figure]) / math.log(float(other) / float(one))
 
-def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return (other[1] - one[1]) / (other[0] - one[0])
+    figures = [name for name in next(iter(rows.values())) if name in DRAWN]
+    return {name: [round(slope(name, *pair), 2) for pair in itertools.pairwise(rows)] for name in figures}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
+    """A column for each thing that grows, with time above and memory below."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
 
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    axes = figure.subplots(2, 4)
-    panels: dict[str, dict[str, dict[str, float]]] = {
-        name: rows for name, rows in results.items() if isinstance(rows, dict) and not name.startswith("processes")
-    }
+    panels = {name: results[name] for name in GROWING if name in results and not name.startswith("processes")}
+    figure = Figure(figsize=(4 * len(panels), 7), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False)
     for column, (name, rows) in enumerate(panels.items()):
         ticks = [float(x) for x in rows]
-        for row, (unit, kinds) in enumerate(
-            (
-                ("s", ("seconds", "first_seconds", "again_seconds")),
-                ("MB", ("peak_mb", "first_peak_mb", "again_peak_mb")),
-            )
-        ):
-            panel = axes[row, column]
-            for kind in kinds:
-                if kind in next(iter(rows.values())):
-                    label = {"first": "no index kept", "again": "index kept"}.get(kind.partition("_")[0])
-                    panel.plot(ticks, [values[kind] for values in rows.values()], "o-", label=label)
-            panel.set(
-                xscale="log",
-                yscale="log",
-                xlabel=name,
-                ylabel=f"step, {unit}" if row == 0 else "peak of the process, MB",
-            )
+        for panel, words in zip(axes[:, column], ("seconds", "peak of the process, MB"), strict=True):
+            for figure_name, (drawn_in, label) in DRAWN.items():
+                if drawn_in == words and figure_name in next(iter(rows.values())):
+                    panel.plot(ticks, [values[figure_name] for values in rows.values()], "o-", label=label)
+            panel.set(xscale="log", yscale="log", xlabel=name, ylabel=words)
             panel.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], rotation=45)
             panel.xaxis.set_minor_locator(NullLocator())
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -220,7 +225,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
             panel.yaxis.set_minor_formatter(NullFormatter())
             panel.grid(alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+            panel.legend(frameon=False)
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
@@ -229,15 +235,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plot", type=Path, help="where to draw the curves")
     parser.add_argument("--only", choices=("start", "step"), help="one half of it")
+    parser.add_argument("--draw", nargs="+", type=Path, metavar=("PNG", "JSON"), help="draw results, measure nothing")
     given = parser.parse_args()
-    results: dict[str, Any] = circumstances(("inceptionv4", "torch"))
+    results: dict[str, Any] = {}
+    if given.draw:
+        for file in given.draw[1:]:
+            results |= json.loads(file.read_text())
+        draw(results, given.draw[0])
+        return
     if given.only != "step":
-        results["files"] = start_up(given.rounds)
+        results[GROWING[0]] = start_up(given.rounds)
     if given.only != "start":
-        results |= curves(given.rounds)
-    report(results, given.json)
+        results |= dict(zip(GROWING[1:], curves(given.rounds), strict=True))
+    exponents = {f"slopes, {name}": slopes(rows) for name, rows in results.items()}
+    report({**circumstances(("inceptionv4", "torch")), **results, **exponents, "n": given.rounds}, given.json)
 
 
 if __name__ == "__main__":
