@@ -35,7 +35,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for name in ("train", "evaluate", "predict"):
+    for name in ("train", "evaluate", "predict", "benchmark"):
         assert re.search(rf"\b{name}\b", result.stdout)
     code = (
         "import sys; from inceptionv4.cli import main\n"

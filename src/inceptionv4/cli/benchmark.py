@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="benchmark",
-    help="Measure how fast this machine trains, answers and loads images..",
+    help="Measure how fast this machine trains, answers and loads images.",
     help_format="plaintext",
 )
 
