@@ -16,6 +16,7 @@ from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.progress import Progress
+from inceptionv4.runtime.storage import absolute
 from inceptionv4.spec import Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
@@ -60,7 +61,7 @@ def choose_images(data: str | Path, checkpoint: Checkpoint) -> tuple[Samples, st
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:
         samples, words = dataset.all(), f"all images of {data}"
-        if str(Path(data).resolve()) == trained_on.get("location"):
+        if absolute(data) == trained_on.get("location"):
             words += ", which changed since the model was trained there: it has seen many of these"
     return relabel(samples, checkpoint.spec.classes), words
 

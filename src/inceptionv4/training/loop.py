@@ -18,6 +18,7 @@ from inceptionv4.evaluation.evaluate import evaluate_network
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
+from inceptionv4.runtime.storage import absolute
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner, part_seed
 from inceptionv4.training.plots import draw_inputs
@@ -239,7 +240,7 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "config": asdict(config),
         "data": {
-            "location": str(Path(dataset.source.location).resolve()),
+            "location": absolute(dataset.source.location),
             "fingerprint": dataset.train.fingerprint,
             "val_fraction": config.data.val_fraction,
         },
