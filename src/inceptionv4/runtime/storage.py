@@ -74,8 +74,8 @@ def absolute(place: Place) -> str:
 
 
 def join(place: Place, *names: str) -> Place:
-    """What is called so in a place."""
-    return "/".join([place.rstrip("/"), *names]) if isinstance(place, str) and is_uri(place) else Path(place, *names)
+    """What is called so in a place: a str if it is a URI, else a Path."""
+    return "/".join([str(place).rstrip("/"), *names]) if is_uri(place) else Path(place, *names)
 
 
 def find(uri: str) -> Object | None:
@@ -90,7 +90,7 @@ def find(uri: str) -> Object | None:
             found = _obstore().head(store, key)
         except FileNotFoundError:
             return None
-    return _as_object(uri, key, found)
+    return _as_object(uri, found)
 
 
 def list_objects(uri: str) -> list[Object]:
@@ -101,7 +101,7 @@ def list_objects(uri: str) -> list[Object]:
     """
     store, key = _open(uri)
     with _named(uri):
-        found = [_as_object(uri, key, entry) for chunk in _obstore().list(store, key or None) for entry in chunk]
+        found = [_as_object(uri, entry) for chunk in _obstore().list(store, key or None) for entry in chunk]
     return sorted(found, key=lambda found: found.uri)
 
 
@@ -216,11 +216,12 @@ def delete(uri: str) -> None:
             return
 
 
-def _as_object(uri: str, key: str, entry: Any) -> Object:
-    root = uri[: len(uri) - len(key)] if key else uri.rstrip("/") + "/"
+def _as_object(uri: str, entry: Any) -> Object:
+    """An entry of a listing; its path counts from the bucket that `uri` is in."""
+    bucket = "/".join(uri.split("/")[:3])
     # Without a tag, the time to the second, which is all that some answers have.
     version = (entry["e_tag"] or "").strip('"') or entry["last_modified"].replace(microsecond=0).isoformat()
-    return Object(root + entry["path"], entry["size"], version)
+    return Object(f"{bucket}/{entry['path']}", entry["size"], version)
 
 
 def _obstore() -> Any:
