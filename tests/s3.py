@@ -49,11 +49,11 @@ class Server:
 
     def __init__(self, command: Callable[[int], list[str]], log: Path) -> None:
         self.port, self._command, self._log = free_port(), command, log
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command(self.port), stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command(self.port), stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -62,10 +62,10 @@ class Server:
         raise AssertionError(self._log.read_text())
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
 
 def rclone(root: Path, log: Path, *more: str) -> Server:

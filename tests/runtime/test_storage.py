@@ -15,7 +15,7 @@ from inceptionv4.errors import StorageError, UsageError
 from inceptionv4.runtime import storage
 
 CONTENT = os.urandom(2 * storage.PART_BYTES + 12_345)  # three parts
-PATIENCE = 2.0
+PATIENCE = 1.2
 
 
 @pytest.fixture(scope="module", params=["rclone", "moto"])
@@ -76,11 +76,12 @@ def test_a_download_is_several_ranges(proxy: s3.Proxy, tmp_path: Path) -> None:
     assert sum(line.startswith("GET") for line in proxy.requests) == 3
 
 
-@pytest.mark.parametrize("troubles", [["cut"], ["cut"] * 3, ["503"] * 4, ["delay"] * 3], ids=str)
-def test_trouble_that_passes(proxy: s3.Proxy, troubles: list[str], tmp_path: Path) -> None:
+def test_trouble_that_passes(proxy: s3.Proxy, tmp_path: Path) -> None:
+    troubles = ["cut", "503", "503", "delay", "cut", "cut"]
     proxy.fault = s3.Once(troubles, "GET")
     assert fetch(tmp_path / "big") == CONTENT
-    proxy.fault = s3.Once(troubles, "PUT")
+    assert sum(line.startswith("GET") for line in proxy.requests) == 3 + troubles.count("cut") + troubles.count("503")
+    proxy.fault = s3.Once(["503", "cut"], "PUT")
     storage.write("s3://bucket/written", CONTENT[: 1 << 20])
     proxy.fault = s3.Once([])
     assert storage.read_all("s3://bucket/written") == CONTENT[: 1 << 20]
@@ -130,7 +131,7 @@ class TestRclone:
         impatient.fault = lambda request: trouble
         start = time.monotonic()
         with pytest.raises(
-            StorageError, match="s3://bucket/a folder/big.bin cannot be reached: .*; 2 s is .*AWS_ENDPOINT"
+            StorageError, match="s3://bucket/a folder/big.bin cannot be reached: .*; 1.2 s is .*AWS_ENDPOINT"
         ):
             storage.read("s3://bucket/a folder/big.bin", 0, 100_000)
         assert time.monotonic() - start < PATIENCE
@@ -159,7 +160,7 @@ class TestRclone:
 
     def test_a_server_that_is_started_again(self, own: s3.Server) -> None:
         own.stop()
-        later = threading.Timer(1, own.start)
+        later = threading.Timer(0.5, own.start)
         later.start()
         assert storage.read_all("s3://bucket/key") == b"value"
         later.join()

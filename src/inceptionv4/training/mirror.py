@@ -3,7 +3,7 @@
 What is there is always enough to go on from. Objects appear whole, and they are sent in this order:
 
     everything else             config.yaml, log.jsonl, results.csv, plots, the best model
-    checkpoints/step-*          states that are not there yet
+    checkpoints/step-*          states that are not there as they are here
     checkpoints/last            the name of the newest state, in a line; it stands for `last.safetensors`
     states that are not kept    are removed
 """
@@ -43,6 +43,7 @@ class Mirror:
         except OSError as error:
             raise RunError(f"cannot write {self.folder}: {error.strerror or error}; set XDG_CACHE_HOME") from None
         if not try_lock(self._lock.fileno(), fcntl.LOCK_EX):
+            self._lock.close()
             raise RunError(f"another process of this machine is training {uri}; wait for it, or stop it")
 
     def __enter__(self) -> Mirror:
@@ -108,7 +109,7 @@ class Mirror:
         for name in sorted(files, key=lambda name: (name in states, name)):
             path = self.folder / name
             stamp = _stamp(path)
-            if self._sent.get(name) != stamp and name not in self._states:
+            if self._sent.get(name) != stamp:
                 storage.write(f"{self.uri}/{name}", path)
                 self._sent[name] = stamp
         self._states |= states
