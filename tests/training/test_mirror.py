@@ -187,3 +187,17 @@ def test_numbers_and_settings(
         with pytest.raises(UsageError, match=f"{OUTPUT}/test/9 is no run folder"):
             find_run(other, f"{OUTPUT}/test/9")
         assert f"path: {textures}" in command("train", "--resume", RUN, "--print-config").out
+
+
+def test_keys_that_climb_out_of_the_run_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keys = ["../../../../../evil", "plots/../../evil", "/evil", "config.yaml"]
+    objects = [storage.Object(f"{RUN}/{key}", 4, "1") for key in keys]
+    monkeypatch.setattr(storage, "list_objects", lambda uri: objects)
+    monkeypatch.setattr(storage, "download", lambda object, file: os.write(file, b"evil"))
+    mirror = Mirror(RUN)
+    folder = mirror.fetch()
+    mirror._lock.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [
+        folder / "config.yaml"
+    ]

@@ -35,6 +35,7 @@ from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, locked
+from inceptionv4.runtime.progress import Progress
 from inceptionv4.runtime.shelf import Shelf
 from inceptionv4.runtime.storage import Object
 
@@ -123,7 +124,7 @@ class RemoteFiles:
     def read(self, number: int, offset: int, size: int) -> bytes:
         try:
             return self._local.read(number, offset, size)
-        except FileNotFoundError:
+        except OSError:  # not there, or the disk is failing
             self._fill()
             return storage.read(self.objects[number].uri, offset, size)
 
@@ -147,8 +148,14 @@ class RemoteFiles:
                 except DataError as error:
                     raise DataError(str(error).replace(str(path), object.uri)) from None
 
-        with ThreadPoolExecutor(INDEXERS, thread_name_prefix="index") as pool:
-            found = list(pool.map(one, self.objects))
+        found = []
+        with (
+            Progress("fetching and listing", len(self.objects), unit=("objects", "objects/s")) as progress,
+            ThreadPoolExecutor(INDEXERS, thread_name_prefix="index") as pool,
+        ):
+            for result in pool.map(one, self.objects):
+                found.append(result)
+                progress.advance(1)
         self._missing.clear()
         return found
 

@@ -113,12 +113,15 @@ class Shelf:
 
     def _make_room(self, size: int, own: Path) -> bool:
         """Remove what was used least recently until `size` bytes more are within the limit; whether they are."""
-        files = [Path(entry.path) for entry in os.scandir(self.folder) if entry.name != LOCK]
-        found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in files if path != own)
+        found = []
+        for entry in os.scandir(self.folder):
+            if entry.name not in (LOCK, own.name):
+                status = entry.stat()
+                found.append((status.st_mtime, status.st_size, Path(entry.path)))
         excess = sum(bytes for _, bytes, _ in found) + size - self.limit
         if size > self.limit:
             return False
-        for _, bytes, path in found:
+        for _, bytes, path in sorted(found):
             if excess <= 0:
                 break
             if path in self.staying:
@@ -143,6 +146,7 @@ def bring(place: Place) -> Path:
     if object is None:
         raise StorageError(f"{place} is not there; look with `aws s3 ls` or the like what is")
     shelf = Shelf()
+    shelf.limit = max(shelf.limit, object.size)  # what was asked for by name is fetched in any case
     path = shelf.fetch(object)
     if path is None:
         raise StorageError(f"no room for {place}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there")

@@ -83,6 +83,8 @@ class Mirror:
             RunError: the disk is full.
         """
         objects = {found.uri[len(self.uri) + 1 :]: found for found in storage.list_objects(self.uri)}
+        # A key may be anything; what would land outside of the folder is none of a run's.
+        objects = {name: found for name, found in objects.items() if ".." not in name.split("/") and name[:1] != "/"}
         self._states = {name for name in objects if _is_state(name)}
         if POINTER.as_posix() in objects:
             self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode().strip()
@@ -144,6 +146,4 @@ def _save(object: storage.Object, path: Path) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free space, or set XDG_CACHE_HOME"
-        ) from None
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free space, or set XDG_CACHE_HOME") from None
