@@ -90,7 +90,7 @@ def test_what_lies_in_a_run(
     assert found == {
         *("config.yaml", "environment.json", "log.jsonl", "results.csv", "plots/curves.png", "plots/inputs.png"),
         *("checkpoints/best.safetensors", "checkpoints/last"),
-        *(f"checkpoints/step-000000{step}.safetensors" for step in (5, 6)),
+        *(f"checkpoints/step-{step:08}.safetensors" for step in (5, 6)),
     }
     assert not (tmp_path / "one machine/inceptionv4/runs/s3/bucket/runs/test/1").exists()
     assert_same_run(as_on_a_disk(served), whole)
@@ -116,19 +116,16 @@ def test_what_lies_in_a_run(
 def test_it_goes_on_where_nothing_is(
     textures: Path, proxy: s3.Proxy, served: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped twice, each time on a machine that knows nothing of the run."""
+    """Stopped in the middle of the epoch, it goes on on a machine that knows nothing of the run."""
     config = config_of(textures, OUTPUT)
-    run = None
-    for step in (2, 4):
-        with monkeypatch.context() as patched:
-            stop_after(step, patched)
-            with pytest.raises(StoppedError, match=f"after step {step}; .* --resume {RUN}"):
-                train(config, run=run)
-        assert (served / "bucket/runs/test/1/checkpoints/last").read_text() == f"step-{step:08}.safetensors\n"
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine after {step}"))
-        run = find_run(config, "auto" if step == 2 else RUN)
-        assert run == RUN
-    assert train(config, run=run) == RUN
+    with monkeypatch.context() as patched:
+        stop_after(3, patched)
+        with pytest.raises(StoppedError, match=f"after step 3; .* --resume {RUN}"):
+            train(config)
+    assert (served / "bucket/runs/test/1/checkpoints/last").read_text() == "step-00000003.safetensors\n"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert find_run(config, RUN) == find_run(config, "auto") == RUN
+    assert train(config, run=RUN) == RUN
     assert_same_run(as_on_a_disk(served), whole)
 
 
@@ -194,7 +191,7 @@ def test_keys_that_climb_out_of_the_run_are_left(tmp_path: Path, monkeypatch: py
     keys = ["../../../../../evil", "plots/../../evil", "/evil", "config.yaml"]
     objects = [storage.Object(f"{RUN}/{key}", 4, "1") for key in keys]
     monkeypatch.setattr(storage, "list_objects", lambda uri: objects)
-    monkeypatch.setattr(storage, "download", lambda object, file: os.write(file, b"evil"))
+    monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, b"evil"))
     mirror = Mirror(RUN)
     folder = mirror.fetch()
     mirror._lock.close()
