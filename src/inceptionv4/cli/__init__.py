@@ -153,7 +153,8 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     Parameters
     ----------
     model
-        A run folder such as runs/digits/1, a folder of runs (the newest counts), a checkpoint file, or a URI of one.
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
     json
@@ -179,7 +180,8 @@ def predict(
     Parameters
     ----------
     model
-        A run folder such as runs/digits/1, a folder of runs (the newest counts), a checkpoint file, or a URI of one.
+        A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     images
         Image files, and folders of them.
     top
@@ -192,7 +194,7 @@ def predict(
         auto, cpu, or a device of torch's.
     """
     from inceptionv4.errors import UsageError
-    from inceptionv4.inference import Classifier, find_images
+    from inceptionv4.inference.classifier import Classifier, find_images
 
     if json and csv:
         raise UsageError("give --json or --csv, not both")

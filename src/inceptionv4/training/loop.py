@@ -14,7 +14,8 @@ from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DataError, StoppedError, StorageError
-from inceptionv4.evaluation.evaluate import evaluate_network
+from inceptionv4.evaluation.evaluate import evaluate_backend
+from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
@@ -86,7 +87,7 @@ class Training:
             preprocessing=config.image,
             origin=f"inceptionv4, recipe {config.recipe}",
         )
-        network, self.spec = make_network(config.model, spec, resumes=saved is not None)
+        network, self.spec, self.remarks = make_network(config.model, spec, resumes=saved is not None)
         self.learner = Learner(network, config, dataset.train, device, ranks)
         self.workers = device.default_workers() if config.data.workers is None else config.data.workers
         self.loader = TrainingLoader(dataset.train, config, workers=self.workers, rank=ranks.rank, ranks=ranks.count)
@@ -120,6 +121,8 @@ class Training:
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
             self.recorder.announce(self._opening())
+            for remark in self.remarks:
+                self.recorder.announce(remark)
             for complaint in self.complaints:
                 self.recorder.announce(f"passed over: {complaint}")
             if self.resumed:
@@ -161,11 +164,9 @@ class Training:
 
     def _evaluate(self) -> None:
         """The end of an epoch: how good the average is, and a state."""
-        metrics = evaluate_network(
-            self.learner.average.network,
+        metrics = evaluate_backend(
+            TorchBackend(self.learner.average.network, self.spec, self.device, mode="eager"),
             self.dataset.val,
-            self.config.image,
-            self.device,
             workers=self.workers,
             ranks=self.ranks,
             after_batch=lambda _: self._heed_signals(),
