@@ -58,9 +58,10 @@ def train(
     config
         A file of settings, such as a run's config.yaml.
     data
-        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
+        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, digits, or a URI such as s3://... of
+        shards, a .zip or a .tar. Short for --data.path.
     resume
-        A run folder, whose training goes on; or auto: the newest run with these settings, if there is one.
+        A run folder or its URI, whose training goes on; or auto: the newest run with these settings, if there is one.
     find_lr
         Try rising learning rates for up to 100 steps, print one to use, and stop.
     find_batch_size
@@ -71,7 +72,10 @@ def train(
     from inceptionv4.settings import dump
 
     if resume not in (None, "auto") and recipe is None and config is None:
-        config = Path(resume) / "config.yaml"
+        from inceptionv4.runtime.shelf import bring
+        from inceptionv4.runtime.storage import join, plain
+
+        config = bring(join(plain(resume), "config.yaml"))
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -152,7 +156,7 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
     json
@@ -179,7 +183,7 @@ def predict(
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     images
         Image files, and folders of them.
     top
