@@ -14,7 +14,8 @@ from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import ImageError, UsageError
-from inceptionv4.inference import find_images
+from inceptionv4.inference.classifier import find_images
+from inceptionv4.weights.load import load_model
 
 
 def test_prediction_and_evaluation_prepare_identical_pixels(narrow_model: Path, textures: Path) -> None:
@@ -41,9 +42,9 @@ def test_probabilities_are_the_networks_softmax(narrow_model: Path) -> None:
     classifier = Classifier.load(narrow_model, device="cpu")
     pixels = torch.randint(0, 256, (3, 3, 75, 75), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     floats = (pixels.double() / 255 - 0.5) / 0.5
+    network, _ = load_model(narrow_model)
     with torch.no_grad():
-        expected = classifier.network.double()(floats).softmax(1)
-    classifier.network.float()
+        expected = network.double()(floats).softmax(1)
     torch.testing.assert_close(classifier.probabilities(pixels).double(), expected, atol=1e-5, rtol=1e-4)
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inceptionv4.config import load_config as load_config
     from inceptionv4.evaluation.evaluate import evaluate as evaluate
-    from inceptionv4.inference import Classifier as Classifier
+    from inceptionv4.inference.classifier import Classifier as Classifier
     from inceptionv4.network.layers import InceptionV4 as InceptionV4
     from inceptionv4.training.loop import train as train
 
 _HOMES = {
-    "Classifier": "inceptionv4.inference",
+    "Classifier": "inceptionv4.inference.classifier",
     "InceptionV4": "inceptionv4.network.layers",
     "evaluate": "inceptionv4.evaluation.evaluate",
     "load_config": "inceptionv4.config",

@@ -19,7 +19,7 @@ Sampling = Literal["natural", "balanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
-    path: str | None = setting(None, "labelled images in any layout (docs/data.md), or digits")
+    path: str | None = setting(None, "labelled images in any layout (docs/data.md), digits, or a URI (docs/storage.md)")
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
@@ -68,7 +68,9 @@ class ModelConfig(Section):
         1.0, "factor on the channels of every convolution; 1.0 is the paper's network", above=0, at_most=4
     )
     dropout: float = setting(0.2, "probability of dropping a pooled feature", at_least=0, below=1)
-    weights: str | None = setting(None, "run or checkpoint to start from; its classifier is kept if the classes agree")
+    weights: str | None = setting(
+        None, "model to start from (docs/weights.md); its classifier is kept if the classes agree"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ class LossConfig(Section):
     name: Literal["cross_entropy", "bce", "focal"] = setting("cross_entropy", "cross_entropy, bce or focal")
     smoothing: float = setting(0.1, "share of the target spread over all classes", at_least=0, below=1)
     focal_gamma: float = setting(2.0, "focal: how little sure answers count", at_least=0)
-    teacher: str | None = setting(None, "run or checkpoint whose answers are learnt too; null: none")
+    teacher: str | None = setting(None, "model whose answers are learnt too (docs/weights.md); null: none")
     teacher_share: float = setting(0.5, "of the loss, that asks for the teacher's answers", above=0, at_most=1)
     teacher_temperature: float = setting(1.0, "that softens both answers for it", above=0)
     class_weights: Literal["none", "balanced"] = setting(
@@ -176,7 +178,7 @@ class CheckpointConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
-    output: str = setting("runs", "folder of run folders")
+    output: str = setting("runs", "folder of run folders, or a URI such as s3://bucket/runs")
     seed: int = setting(0, "of weights, order and augmentation", at_least=0)
     data: DataConfig = DataConfig()
     image: Preprocessing = Preprocessing()

@@ -3,11 +3,13 @@
     Error                     1  anything that failed though it was asked for properly
     ├── CheckpointError       1  a checkpoint that is damaged, or of another program
     ├── RunError              1  a run folder that cannot be written
+    ├── StorageError          1  object storage that cannot be reached, or that refuses
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
     │   └── ImageError        3  one file that cannot be decoded
     ├── DivergedError         4  a loss that is no longer a number
+    ├── UnfinishedError       5  all is done but what needs a program that is not here
     └── StoppedError    130, 143  a signal asked to stop, and what was done is saved
 
 A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
@@ -29,6 +31,10 @@ class CheckpointError(Error):
 
 class RunError(Error):
     """A run folder that cannot be written."""
+
+
+class StorageError(Error):
+    """Object storage that cannot be reached, or that refuses."""
 
 
 class UsageError(Error):
@@ -55,6 +61,12 @@ class DivergedError(Error):
     """A loss that is no longer a number."""
 
     exit_code = 4
+
+
+class UnfinishedError(Error):
+    """All is done but what needs a program that is not here; the message says how to finish it where that is."""
+
+    exit_code = 5
 
 
 class StoppedError(Error):

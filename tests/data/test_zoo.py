@@ -23,7 +23,7 @@ from inceptionv4.data.decode import decode
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import TrainingLoader, evaluation_batches
 from inceptionv4.errors import DataError, ImageError
-from inceptionv4.inference import Classifier
+from inceptionv4.inference.classifier import Classifier
 from inceptionv4.spec import Preprocessing
 
 STORED = {

@@ -99,7 +99,7 @@ def test_top1_and_top5_are_timms(
     assert metrics.top1 == sum(rank < 1 for rank in ranks) / len(ranks) == 0.4
     assert metrics.top5 == sum(rank < 5 for rank in ranks) / len(ranks) == 0.7
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
-    assert metrics.loss == pytest.approx(float(expected), rel=1e-4)
+    assert metrics.loss == pytest.approx(float(expected), rel=1e-3)  # see above
 
 
 def test_fine_tuning_from_timms_weights_keeps_the_classifier_of_imagenet(
@@ -112,8 +112,9 @@ def test_fine_tuning_from_timms_weights_keeps_the_classifier_of_imagenet(
 
     network, path = weights
     for classes, kept in ((tuple(names_of_wnids()), True), (("a", "b"), False)):
-        ours, _ = make_network(ModelConfig(weights=str(path)), ModelSpec(classes=classes))
+        ours, _, words = make_network(ModelConfig(weights=str(path)), ModelSpec(classes=classes))
         assert torch.equal(ours.features.stem[0].conv.weight, network.features[0].conv.weight)
+        assert words == [f"starts from timm: model.safetensors, with {'its' if kept else 'a new'} classifier"]
         same = ours.classifier.weight.shape == network.last_linear.weight.shape
         assert (same and torch.equal(ours.classifier.weight, network.last_linear.weight)) is kept
     result = command(

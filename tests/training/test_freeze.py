@@ -12,6 +12,7 @@ from test_resume import settings
 
 from inceptionv4.config import AugmentConfig, ScheduleConfig
 from inceptionv4.errors import ConfigError
+from inceptionv4.network.layers import InceptionV4
 from inceptionv4.training import loop
 from inceptionv4.training.freeze import NAMES, frozen_stages
 from inceptionv4.training.loop import train
@@ -48,7 +49,7 @@ def test_frozen_stages_stay_bit_for_bit_and_the_others_learn(textures: Path, tmp
     training = dataclasses.replace(config.training, freeze="stem..reduction_a")
     run = train(dataclasses.replace(config, training=training))
     torch.manual_seed(config.seed)
-    start = loop.InceptionV4(3, width=0.1).state_dict()
+    start = InceptionV4(3, width=0.1).state_dict()
     end = load_checkpoint(run / "checkpoints/last.safetensors").model_weights()
     frozen = tuple(f"features.{stage}." for stage in frozen_stages("stem..reduction_a"))
     for name, value in end.items():
@@ -65,10 +66,10 @@ def test_a_training_that_gets_no_better_ends(
 ) -> None:
     """Measured top-1 of six epochs: the best is the second, and patience is two."""
     scores = iter([0.5, 0.7, 0.6, 0.7, 0.9, 0.9])
-    original = loop.evaluate_network
+    original = loop.evaluate_backend
     monkeypatch.setattr(
         loop,
-        "evaluate_network",
+        "evaluate_backend",
         lambda *given, **options: dataclasses.replace(original(*given, **options), top1=next(scores), loss=1.0),
     )
     config = settings(textures, tmp_path, schedule=ScheduleConfig(epochs=6, warmup_epochs=0), augment=AugmentConfig())

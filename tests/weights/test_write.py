@@ -74,7 +74,7 @@ def test_a_folder_of_the_hub_is_a_model_of_timms_and_of_ours(model: tuple[Path, 
     assert network.pretrained_cfg["label_names"] == ["a", "ü", "c d"]
     back, _ = read_model(folder)
     assert (back.spec.classes, back.spec.preprocessing) == (("a", "ü", "c d"), PIXELS)
-    torch.testing.assert_close(answers(folder), answers(model[0]), rtol=0, atol=0)
+    torch.testing.assert_close(answers(folder), answers(model[0]), rtol=1e-5, atol=1e-5)
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n")
     assert "90.00%" in card

@@ -3,47 +3,124 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from inceptionv4.cli.console import Flag
+
+SUFFIXES = {"openvino": ".xml"}
+"""Of files, where it is not the format's name."""
+FIXED = ("mindir", "air", "om")
+"""Formats that take a fixed number of images."""
 
 
 def export(
     model: str,
     /,
     *,
-    format: Literal["mindir", "air"],
+    format: Literal["onnx", "openvino", "pt2", "om", "mindir", "air"],
     output: Path | None = None,
-    batch_size: int = 1,
+    profile: Literal["ascend"] | None = None,
+    soc_version: str | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    int8: Flag = False,
+    calibrate: str | None = None,
+    samples: int = 300,
+    validate: str | None = None,
+    max_drop: float = 0.3,
+    pixels: Annotated[bool | None, Parameter(negative="--no-pixels", show_default=False)] = None,
+    batch_size: int | None = None,
     encrypt_key_file: Path | None = None,
+    json: Flag = False,
 ) -> None:
-    """Write a model for another runtime, and check that it answers alike.
+    """Write a model for another runtime, run it there on real images, and keep it only if it answers alike.
 
     Parameters
     ----------
     model
         Any model that can be read: a run folder, a file of weights, hf-hub:OWNER/NAME.
     format
-        mindir, for MindSpore; or air, which is deprecated and needs an Ascend to be written.
+        onnx, openvino, pt2 (torch.export), om (Ascend), mindir (MindSpore), or air (deprecated, needs an Ascend).
     output
-        The file; inceptionv4.mindir or inceptionv4.air in this folder, if not given.
+        The file; inceptionv4 with the format's ending, in this folder, if not given.
+    profile
+        onnx: ascend, a graph that Ascend's compiler reads, with the command that compiles it beside it.
+    soc_version
+        om, --profile ascend: the chip, Ascend and what npu-smi info calls it; this machine's, else Ascend310P3.
+    precision
+        openvino: what it computes in, fp32 if not given. An om computes in fp16, the others in fp32.
+    int8
+        onnx, openvino: round to 8 bits, by ranges measured on images (--calibrate).
+    calibrate
+        int8: labelled images in any layout, of which --samples of the training ones set the ranges.
+    samples
+        int8: how many.
+    validate
+        int8: labelled images, on the held-out ones of which accuracy is measured; --calibrate's, if not given.
+    max_drop
+        int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
+    pixels
+        onnx, openvino, pt2: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does so
+        unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
     batch_size
-        Images that it takes at once, always.
+        A fixed number of images at once; any number, if not given (mindir, air, om, --profile ascend: 1).
     encrypt_key_file
         mindir: a file of 16, 24 or 32 bytes to encrypt by.
+    json
+        Print the description that travels with the file.
     """
     from inceptionv4.errors import UsageError
-    from inceptionv4.export.mindspore import export_air, export_mindir, read_key
+    from inceptionv4.export.ascend import Ascend
+    from inceptionv4.export.export import Int8, export_model
+    from inceptionv4.export.mindspore import read_key
 
-    path = output or Path(f"inceptionv4.{format}")
-    if path.suffix != f".{format}":
-        raise UsageError(f"--output must end in .{format}, got {path}")
-    if batch_size < 1:
+    suffix = SUFFIXES.get(format, f".{format}")
+    path = output or Path(f"inceptionv4{suffix}")
+    if path.suffix != suffix:
+        raise UsageError(f"--output must end in {suffix}, got {path}")
+    if batch_size is not None and batch_size < 1:
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
-    if format == "air":
-        if encrypt_key_file is not None:
-            raise UsageError("--encrypt-key-file is for --format mindir; MindSpore encrypts no AIR")
-        export_air(model, path, batch_size=batch_size)
-        print(f"{path}: AIR, unverified: no machine here can run it")
+    if encrypt_key_file is not None and format != "mindir":
+        raise UsageError("--encrypt-key-file is for --format mindir; others are not encrypted")
+    for_ascend = format == "om" or profile == "ascend"
+    if profile is not None and format != "onnx":
+        raise UsageError(f"--profile {profile} is for --format onnx, not for {format}")
+    if soc_version is not None and not for_ascend:
+        raise UsageError("--soc-version is for --format om and --profile ascend")
+    if pixels and format not in ("onnx", "openvino", "pt2", "om"):
+        raise UsageError(f"--pixels is for onnx, openvino, pt2 and om, not for {format}")
+    if int8 and profile is not None:
+        raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
+    if int8 and format not in ("onnx", "openvino"):
+        raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
+    if int8 and calibrate is None:
+        raise UsageError("--int8 needs images like those that it will see: --calibrate FOLDER")
+    if samples < 1 or max_drop < 0:
+        raise UsageError(f"--samples must be at least 1 and --max-drop at least 0, got {samples} and {max_drop:g}")
+    artefact = export_model(
+        model,
+        format,
+        path,
+        precision=precision,
+        pixels=bool(pixels) and not for_ascend,  # there it is the chip that normalises
+        batch_size=batch_size or (1 if format in FIXED else None),
+        int8=Int8(str(calibrate), samples, validate, max_drop) if int8 else None,
+        images=validate,
+        key=None if encrypt_key_file is None else read_key(encrypt_key_file),
+        ascend=Ascend(soc_version, aipp=pixels is not False) if for_ascend else None,
+    )
+    if json:
+        print(artefact.to_json())
         return
-    key = None if encrypt_key_file is None else read_key(encrypt_key_file)
-    difference = export_mindir(model, path, batch_size=batch_size, key=key)
-    print(f"{path}: {'encrypted ' if key else ''}MINDIR, logits within {difference:.1g} of the model's")
+    files = (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
+    size = sum(file.stat().st_size for file in files)
+    encrypted = ", encrypted" if encrypt_key_file is not None else ""
+    print(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
+    print(artefact.verification or "unverified: no machine here can run it")
+    if profile == "ascend":
+        print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
+    if (calibration := artefact.calibration) is not None:
+        print(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
+        if calibration.float_layers:
+            print(f"in float: {', '.join(calibration.float_layers)}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from inceptionv4.cli.console import complain
 
 if TYPE_CHECKING:
-    from inceptionv4.inference import Prediction
+    from inceptionv4.inference.classifier import Prediction
 
 
 def print_json_lines(predictions: Iterator[Prediction]) -> int:

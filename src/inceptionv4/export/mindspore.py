@@ -4,96 +4,69 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 
+from inceptionv4.artefact import Artefact, sidecar
 from inceptionv4.errors import Error, UsageError
-from inceptionv4.runtime.files import write_text, write_whole
-from inceptionv4.spec import ModelSpec
-from inceptionv4.weights.load import load_model
+from inceptionv4.network.layers import InceptionV4
 
-TOLERANCE = 1e-4
-"""Largest difference of logits between the written graph and the network it was made of, in float32, as a share of the
-largest logit, or of one where all are smaller: rounding grows with what is rounded.
-"""
 KEY_SIZES = (16, 24, 32)
 
 
-def export_mindir(model: str, path: Path, *, batch_size: int = 1, key: bytes | None = None) -> float:
-    """Write the network of `model` as a MINDIR that takes normalised float32 images `(batch_size, 3, size, size)` and
-    returns logits, and beside it, as .json, the classes and the preprocessing.
+@dataclass
+class MindIrDraft:
+    """A network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
 
-    The file is loaded again as `nn.GraphCell` and must agree with ours to 1e-4 of the largest logit (of one, if all are
-    smaller) on random images, or it is not kept.
-    With `key`, 16, 24 or 32 bytes, it is encrypted by AES-GCM, as MindSpore offers it.
-
-    Returns the largest difference of a logit.
-
-    Raises:
-        UsageError: no such model, or MindSpore is not installed.
-        CheckpointError: the model is damaged.
-        Error: the file does not answer as the model does.
-        RunError: the file cannot be written.
+    Raises (in `save`):
+        UsageError: MindSpore is not installed.
+        Error: MindSpore fails.
     """
-    with _mindspore() as ms:
-        network, spec, images, logits = _cells(ms, model, batch_size)
-        protection = {} if key is None else {"enc_key": key, "enc_mode": "AES-GCM"}
-        difference = float("inf")
 
-        def write(temporary: Path) -> None:
-            nonlocal difference
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-                made = Path(folder) / "model.mindir"
-                ms.export(network, ms.Tensor(images), file_name=str(made), file_format="MINDIR", **protection)
-                graph = ms.nn.GraphCell(ms.load(str(made), **({} if key is None else {"dec_key": key})))
-                difference = float(np.abs(graph(ms.Tensor(images)).asnumpy() - logits).max())
-                if not difference <= TOLERANCE * max(1.0, float(np.abs(logits).max())):
-                    raise Error(
-                        f"the MINDIR of {model} differs from it by {difference:.2g} in a logit; it was not kept; "
-                        "try another version of MindSpore"
-                    )
-                made.chmod(0o600)
-                made.replace(temporary)
+    network: InceptionV4
+    key: bytes | None = None
 
-        write_whole(path, write)
-    write_text(path.with_suffix(".json"), _describe(spec, batch_size, "MINDIR", difference))
-    return difference
+    def save(self, artefact: Artefact, path: Path) -> None:
+        """Write the graph, unless it is there already, and its description beside it."""
+        if not path.exists():
+            with _mindspore() as ms:
+                protection = {} if self.key is None else {"enc_key": self.key, "enc_mode": "AES-GCM"}
+                cells, images = _cells(ms, self.network, artefact)
+                ms.export(cells, images, file_name=str(path), file_format="MINDIR", **protection)
+        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
 
-def export_air(model: str, path: Path, *, batch_size: int = 1) -> None:
-    """Write the network of `model` as AIR, which is deprecated, and which only a machine with an Ascend can write.
+class AirDraft:
+    """A network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
 
     Untested on hardware: what is written here was never run.
 
     Raises:
-        UsageError: no such model, MindSpore is not installed, or there is no Ascend.
+        UsageError: MindSpore is not installed, or there is no Ascend.
     """
-    with _mindspore() as ms:
-        if not ms.hal.is_available("Ascend"):
-            raise UsageError(
-                "AIR is written only where there is an Ascend with CANN, and it is deprecated; "
-                "write a MINDIR (--format mindir), which any machine can"
-            )
-        ms.set_device("Ascend")
-        network, spec, images, _ = _cells(ms, model, batch_size)
 
-        def write(temporary: Path) -> None:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-                made = Path(folder) / "model.air"
-                ms.export(network, ms.Tensor(images), file_name=str(made), file_format="AIR")
-                made.chmod(0o600)
-                made.replace(temporary)
+    def __init__(self, network: InceptionV4) -> None:
+        self.network = network
+        with _mindspore() as ms:
+            if not ms.hal.is_available("Ascend"):
+                raise UsageError(
+                    "AIR is written only where there is an Ascend with CANN, and it is deprecated; "
+                    "write a MINDIR (--format mindir), which any machine can"
+                )
 
-        write_whole(path, write)
-    write_text(path.with_suffix(".json"), _describe(spec, batch_size, "AIR", None))
+    def save(self, artefact: Artefact, path: Path) -> None:
+        """Write the graph and its description beside it."""
+        with _mindspore() as ms:
+            ms.set_device("Ascend")
+            cells, images = _cells(ms, self.network, artefact)
+            ms.export(cells, images, file_name=str(path), file_format="AIR")
+        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
 
 def read_key(file: Path) -> bytes:
@@ -130,35 +103,18 @@ def _mindspore() -> Iterator[ModuleType]:
         raise Error(f"MindSpore could not write the model: {reason}") from error
 
 
-def _cells(ms: ModuleType, model: str, batch_size: int) -> tuple[Any, ModelSpec, np.ndarray, np.ndarray]:
-    """The network as cells with the model's weights, its specification, random images and our logits for them."""
+def _cells(ms: ModuleType, network: InceptionV4, artefact: Artefact) -> tuple[Any, Any]:
+    """The network as cells with the same weights, and images that say how many it takes, of which size."""
     from inceptionv4.network import mindspore as bridge
 
-    ours, checkpoint = load_model(model)
-    spec = checkpoint.spec
+    spec = artefact.spec
     cells = bridge.InceptionV4(len(spec.classes), width=spec.width, architecture=spec.architecture)
     weights = {}
-    for name, tensor in ours.state_dict().items():
+    for name, tensor in network.state_dict().items():
         theirs = bridge.parameter_name(name)
         if theirs is not None:
             weights[theirs] = ms.Parameter(ms.Tensor(tensor.contiguous().numpy()), name=theirs)
     bridge.load_weights(cells, weights)
     cells.set_train(False)
     size = spec.preprocessing.size
-    images = np.random.default_rng(0).standard_normal((batch_size, 3, size, size), np.float32)
-    with torch.inference_mode():
-        logits = ours(torch.from_numpy(images)).numpy()
-    return cells, spec, images, logits
-
-
-def _describe(spec: ModelSpec, batch_size: int, kind: str, difference: float | None) -> str:
-    size = spec.preprocessing.size
-    description = {
-        "format": kind,
-        "input": {"name": "images", "shape": [batch_size, 3, size, size], "type": "float32", "normalised": True},
-        "output": {"shape": [batch_size, len(spec.classes)], "type": "float32", "meaning": "logits"},
-        "largest_difference": difference,
-        "verified": difference is not None,
-        "spec": spec.to_dict(),
-    }
-    return json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    return cells, ms.Tensor(np.zeros((artefact.batch_size or 1, 3, size, size), np.float32))

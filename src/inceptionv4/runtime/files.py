@@ -1,13 +1,48 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder of those that can be made again."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inceptionv4.errors import RunError
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/inceptionv4`, or `~/.cache/inceptionv4`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While this is open, no other thread or process has `path` locked; one that is killed lets go of it.
+
+    Raises:
+        RunError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(file: int, kind: int) -> bool:
+    """Lock an open file, `fcntl.LOCK_EX` or `LOCK_SH`, until it is closed; False if another one's lock forbids it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -32,9 +67,37 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}, with {free:,} bytes free; "
+            "free some space or write elsewhere"
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # What cannot be removed now is by `remove_half_written`; it is no reason to fail, or to fail otherwise.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_together(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a path of the same name in a folder of its own, and move all the files that it leaves there to
+    `path` and beside it, `path` itself last, so that whoever finds it finds the others.
+
+    Whatever fails in `write` leaves nothing behind, and everything as it was.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            write(Path(folder) / path.name)
+            for made in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                with made.open("rb+") as written:
+                    os.fsync(written.fileno())
+                made.chmod(0o666 & ~_umask())
+                made.replace(path.parent / made.name)
+            _flush_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,9 +106,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_half_written(folder: Path, *patterns: str) -> None:
-    """Remove what `write_whole` left in a folder when it was killed; the patterns are of the files that it wrote."""
-    for pattern in patterns:
-        for path in folder.glob(f".{pattern}.????????"):
+    """Remove what `write_whole` left in a folder when it was killed; the patterns are of the files that it wrote.
+
+    safetensors has a temporary file of its own beside the one that it is to write.
+    """
+    for pattern in (*(f".{pattern}.????????" for pattern in patterns), ".tmp??????"):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 

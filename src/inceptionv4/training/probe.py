@@ -60,7 +60,7 @@ class Trial:
         self.dataset: Dataset = read_dataset(config.data.path, config.data.val_fraction)
         self.workers = self.device.default_workers() if config.data.workers is None else config.data.workers
         torch.manual_seed(config.seed)
-        network, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
+        network, _, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
         self.learner = Learner(network, self.config, self.dataset.train, self.device)
         self.part_size = -(-config.training.batch_size // config.training.accumulate)
 

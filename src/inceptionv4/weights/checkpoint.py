@@ -46,6 +46,12 @@ class Checkpoint:
         """The tensors that the network has, without those that only a training needs."""
         return {name: tensor for name, tensor in self.weights.items() if not name.startswith(TRAINING)}
 
+    @property
+    def trained_on(self) -> Mapping[str, Any]:
+        """By what the images are known that the model was trained on; empty if nobody wrote it down."""
+        data: Mapping[str, Any] = self.training.get("data", {})
+        return data
+
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write `checkpoint` to `path`, whole or not at all.
@@ -59,7 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     }
     metadata = {
         "format": FORMAT,
-        "spec": json.dumps(checkpoint.spec.to_dict()),
+        "spec": checkpoint.spec.to_json(),
         "training": json.dumps(dict(checkpoint.training)),
     }
     metadata["digest"] = _digest(tensors, metadata)
@@ -70,7 +76,8 @@ def _write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Pat
     try:
         safetensors.torch.save_file(dict(tensors), path, dict(metadata))
     except safetensors.SafetensorError as error:  # which is how it reports a full disk
-        raise OSError(str(error)) from None
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        raise OSError(f"{error}, for {size:,} bytes of tensors") from None
 
 
 def is_ours(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def write_ours(checkpoint: Checkpoint, path: Path) -> None:
 def write_timm(checkpoint: Checkpoint, path: Path) -> None:
     """One safetensors file with timm's names, for `load_state_dict(..., strict=True)`."""
     tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint, TIMM).items()}
-    metadata = {"format": "pt", NOTE: json.dumps(checkpoint.spec.to_dict())}
+    metadata = {"format": "pt", NOTE: checkpoint.spec.to_json()}
     write_whole(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
 
 

@@ -17,6 +17,8 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature, lengths of name and extra field (APPNOTE.TXT 4.3.7)."""
 EXTRA_GUESS = 64
 """Bytes read beyond what the directory promises, as a local header may have a longer extra field."""
+MAX_BYTES = 2**30
+"""Above every image file: a member that would unpack to more is a bomb, or no image."""
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -51,6 +53,11 @@ class ZipSource(RangeSource):
     def read(self, row: int) -> bytes:
         place = self.table.place
         offset, size = int(place["offset"][row]), int(place["size"][row])
+        if (unpacked_size := int(place["bytes"][row])) > MAX_BYTES:
+            raise ImageError(
+                f"{self.describe(row)} cannot be read: it would unpack to {unpacked_size:,} bytes; "
+                f"the limit is {MAX_BYTES:,}"
+            )
         guess = LOCAL_HEADER.size + len(self.path(row).encode("utf-8", "surrogateescape")) + EXTRA_GUESS + size
         content = self.read_range(row, offset, guess)
         if len(content) < LOCAL_HEADER.size or not content.startswith(b"PK\3\4"):
@@ -61,7 +68,7 @@ class ZipSource(RangeSource):
         if len(packed) < size:
             packed = self.read_range(row, offset + start, size)
         try:
-            unpacked = self._unpack(packed, int(place["bytes"][row]), int(place["method"][row]))
+            unpacked = self._unpack(packed, unpacked_size, int(place["method"][row]))
         except zlib.error as error:
             raise ImageError(f"{self.describe(row)} cannot be read: {error}") from None
         if len(unpacked) != place["bytes"][row] or zlib.crc32(unpacked) != place["crc"][row]:

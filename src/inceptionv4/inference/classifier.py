@@ -8,20 +8,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from inceptionv4.data.decode import decode
 from inceptionv4.data.layout import is_image
 from inceptionv4.data.sources.folder import walk
-from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
+from inceptionv4.data.transforms import as_batch, evaluation_crop
 from inceptionv4.errors import ImageError, UsageError
-from inceptionv4.network.layers import InceptionV4
-from inceptionv4.runtime.device import Device, select_device
-from inceptionv4.spec import ModelSpec
-from inceptionv4.weights.load import load_model
-
-BATCH_SIZE = 16
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.runtimes import open_backend
 
 
 @dataclass(frozen=True)
@@ -50,28 +45,24 @@ class Prediction:
 
 
 class Classifier:
-    """A network with the preprocessing and class names that belong to it.
+    """A model in a runtime, with the preprocessing and class names that belong to it.
 
     >>> classifier = Classifier.load("runs/digits/1")
     >>> classifier(["seven.png"])[0].label
     """
 
-    def __init__(self, network: InceptionV4, spec: ModelSpec, device: Device) -> None:
-        self.spec = spec
-        self.device = device
-        self.network = network.eval()
-        device.place(self.network)
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.spec = backend, backend.spec
 
     @classmethod
     def load(cls, model: str | Path, *, device: str = "auto") -> Classifier:
-        """The model of a run folder or checkpoint.
+        """Any model that can be read: a run folder, weights, a file that `inceptionv4 export` wrote.
 
         Raises:
-            UsageError: no such model or device.
+            UsageError: no such model or device, or its runtime is not installed.
             CheckpointError: the model is damaged.
         """
-        network, checkpoint = load_model(model)
-        return cls(network, checkpoint.spec, select_device(device))
+        return cls(open_backend(model, device=device))
 
     def __call__(self, files: Iterable[str | Path], *, top: int = 5) -> list[Prediction]:
         """Answer for each file, in order.
@@ -88,7 +79,7 @@ class Classifier:
     def predict(self, files: Iterable[str | Path], *, top: int = 5) -> Iterator[Prediction]:
         """Answer for each file, in order, a batch at a time; one that cannot be decoded says so in `error`."""
         rest = iter(files)
-        while names := list(islice(rest, BATCH_SIZE)):
+        while names := list(islice(rest, self.backend.batch_size)):
             prepared = [self._prepare(Path(name)) for name in names]
             pixels = [item for item in prepared if not isinstance(item, str)]
             guesses = iter(self._guess(as_batch(pixels, self.spec.preprocessing.size), top) if pixels else [])
@@ -100,9 +91,7 @@ class Classifier:
 
     def probabilities(self, images: Tensor) -> Tensor:
         """uint8 `(B, 3, size, size)` to float32 probabilities `(B, classes)` on the CPU."""
-        with torch.inference_mode(), self.device.autocast():
-            logits: Tensor = self.network(normalize(images.to(self.device.device), self.spec.preprocessing))
-        return logits.float().softmax(dim=1).cpu()
+        return self.backend.infer(images).softmax(dim=1)
 
     def _guess(self, images: Tensor, top: int) -> list[tuple[Guess, ...]]:
         best = self.probabilities(images).topk(min(top, len(self.spec.classes)))

@@ -1,0 +1,133 @@
+"""What an exported model says of itself: all that is needed to feed it and to trust it.
+
+As JSON it is kept in the file where the format has a place for it (ONNX's metadata, OpenVINO's runtime information, an
+extra file in a .pt2), and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from inceptionv4.errors import CheckpointError
+from inceptionv4.spec import ModelSpec
+
+Format = Literal["onnx", "openvino", "pt2", "mindir", "air", "om"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Input = Literal["float32", "uint8"]
+NOTE = "inceptionv4"
+"""What the description is called among a file's own notes."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How a file answered on real images beside the model that it was made of."""
+
+    images: int
+    source: str
+    largest_difference: float
+    """Of a logit."""
+    top1_agreement: float
+    """Share of images whose likeliest class is the same."""
+    top5_overlap: float
+    """Mean share of the five likeliest classes that both name."""
+    tolerance: float
+    """Largest difference that was allowed, of a logit."""
+
+    def __str__(self) -> str:
+        return (
+            f"logits within {self.largest_difference:.2g} of the model's, top-1 agrees on {self.top1_agreement:.1%}, "
+            f"top-5 on {self.top5_overlap:.1%} ({self.images} images: {self.source})"
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The images whose activations set the ranges of an int8 model, and the convolutions that stayed in float."""
+
+    data: str
+    seed: int
+    files: tuple[str, ...]
+    float_layers: tuple[str, ...] = ()
+    top1_float: float | None = None
+    top1_int8: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """An exported model.
+
+    `input` is float32 `(B, 3, size, size)`, normalised as `spec.preprocessing` says, or uint8 `(B, size, size, 3)`,
+    pixels as they are. The output is float32 logits `(B, classes)`. `batch_size` is B where it is fixed.
+    """
+
+    format: Format
+    precision: Precision
+    spec: ModelSpec
+    version: str
+    """Of this package."""
+    weights: str
+    """SHA-256 of the weights that it was made of."""
+    input: Input = "float32"
+    batch_size: int | None = None
+    soc_version: str | None = None
+    """om: the Ascend that it is compiled for, such as Ascend310P3; others do not run it."""
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    """By which an evaluation knows the images that the model has seen."""
+    calibration: Calibration | None = None
+    verification: Verification | None = None
+    """None: it was never run. `inceptionv4 doctor` says where it can be."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str, name: str) -> Artefact:
+        """The inverse of `to_json`; `name` is the file's, for errors.
+
+        Raises:
+            CheckpointError: damaged, or of another version.
+        """
+        try:
+            values = json.loads(text)
+            calibration, verification = values.pop("calibration"), values.pop("verification")
+            if calibration is not None:
+                calibration |= {key: tuple(calibration[key]) for key in ("files", "float_layers")}
+                calibration = Calibration(**calibration)
+            artefact = cls(
+                **{**values, "spec": ModelSpec.from_dict(values["spec"])},
+                calibration=calibration,
+                verification=None if verification is None else Verification(**verification),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{name} was exported by another version: {error}; export the model again") from None
+        if artefact.format not in get_args(Format) or artefact.precision not in get_args(Precision):
+            raise CheckpointError(f"{name} says that it is {artefact.format}, {artefact.precision}; export it again")
+        return artefact
+
+
+def sidecar(path: Path) -> Path:
+    """Where the description of a file lies that has no place for it: `model.om` -> `model.om.json`.
+
+    With the whole name, so that a .om and a .mindir of one name do not share it.
+    """
+    return path.with_name(f"{path.name}.json")
+
+
+def read_sidecar(path: Path) -> Artefact:
+    """The description beside a file.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        text = sidecar(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path} needs {sidecar(path).name} beside it, which says its classes and preprocessing: {error}; "
+            "copy both, or export the model again"
+        ) from None
+    return Artefact.from_json(text, str(sidecar(path)))

@@ -1,0 +1,42 @@
+"""OpenVINO's intermediate representation: an .xml file with its weights in a .bin beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.errors import UsageError
+
+
+def read_graph(model: onnx.ModelProto) -> Any:
+    """An ONNX graph as OpenVINO's.
+
+    Raises:
+        UsageError: openvino is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise UsageError("OpenVINO's files are written by openvino: pip install 'inceptionv4[openvino]'") from None
+    return openvino.Core().read_model(model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class OpenVinoDraft:
+    """A graph of OpenVINO's that is to be a pair of files."""
+
+    graph: Any
+
+    def save(self, artefact: Artefact, path: Path) -> None:
+        """Write the .xml and the .bin, the description within; weights in 16 bits where it is to compute in 16."""
+        import openvino
+
+        self.graph.set_rt_info(artefact.to_json(), [NOTE])
+        try:
+            openvino.save_model(self.graph, path, compress_to_fp16=artefact.precision in ("fp16", "bf16"))
+        except RuntimeError as error:  # which is how it reports a full disk
+            raise OSError(" ".join(str(error).split())[-200:]) from None

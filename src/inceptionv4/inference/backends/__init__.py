@@ -1,0 +1,1 @@
+"""Runtimes that answer, one file each, all behind `backend.Backend`."""

@@ -1,0 +1,79 @@
+"""What every runtime offers: images in, logits out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inceptionv4.artefact import Artefact
+from inceptionv4.data.transforms import normalize
+from inceptionv4.spec import ModelSpec
+
+
+class Backend(ABC):
+    """A model that a runtime has loaded, with the specification that came with it."""
+
+    batch_size = 16
+    """Images that it is well fed with at once."""
+
+    def __init__(self, spec: ModelSpec, trained_on: Mapping[str, Any]) -> None:
+        self.spec, self.trained_on = spec, trained_on
+
+    @abstractmethod
+    def infer(self, images: Tensor) -> Tensor:
+        """Logits, float32 `(B, classes)` on the CPU, of images on the CPU, one or more.
+
+        Those are uint8 `(B, 3, size, size)`, pixels as they are, or float32 of the same shape, normalised.
+
+        Raises:
+            ValueError: floats for a model that takes pixels only.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Runtime, device and precision in a few words."""
+
+    def warm_up(self) -> None:
+        """Answer once, so that what a runtime prepares at its first answer is prepared."""
+        size = self.spec.preprocessing.size
+        self.infer(torch.zeros(self.batch_size, 3, size, size, dtype=torch.uint8))
+
+
+class GraphBackend(Backend):
+    """A graph from a file, which takes arrays of one type and perhaps of one number of images."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        super().__init__(artefact.spec, artefact.trained_on)
+        self.artefact = artefact
+        if artefact.batch_size is not None:
+            self.batch_size = artefact.batch_size
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Float32 logits of an array such as `artefact.input` says, contiguous, of `artefact.batch_size` images."""
+
+    def infer(self, images: Tensor) -> Tensor:
+        array = self._array(images)
+        fixed = self.artefact.batch_size
+        if fixed is None:
+            return torch.from_numpy(self.run(array))
+        logits = []
+        for start in range(0, len(array), fixed):
+            part = array[start : start + fixed]
+            # A short last part is filled up with its own last image, and the answers to that are dropped.
+            full = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), 0)]) if len(part) < fixed else part
+            logits.append(self.run(full)[: len(part)])
+        return torch.from_numpy(np.concatenate(logits))
+
+    def _array(self, images: Tensor) -> np.ndarray:
+        if self.artefact.input == "float32":
+            floats = normalize(images, self.spec.preprocessing) if images.dtype == torch.uint8 else images
+            return floats.contiguous().numpy()
+        if images.dtype != torch.uint8:
+            raise ValueError(f"this model takes uint8 pixels and normalises them itself, got {images.dtype}")
+        return images.permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,67 @@
+"""ONNX Runtime: .onnx files of this package."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.inference.backends.backend import GraphBackend
+
+PROVIDERS = ("CUDAExecutionProvider", "CANNExecutionProvider", "CPUExecutionProvider")
+"""Used where they are there, best first. Others that onnxruntime may offer send images elsewhere, or are untried."""
+
+
+class OnnxBackend(GraphBackend):
+    """A graph in ONNX Runtime, with as many threads as torch has."""
+
+    def __init__(self, path: Path, *, cpu: bool = False) -> None:
+        """With `cpu`, on the processor even where there is an accelerator.
+
+        Raises:
+            UsageError: onnxruntime is not installed.
+            CheckpointError: damaged, or not exported by this package.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers[-1:] if cpu else providers)
+        except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
+            raise CheckpointError(f"{path} is damaged or no ONNX file ({str(error)[:200]})") from None
+        notes = self._session.get_modelmeta().custom_metadata_map
+        if NOTE not in notes:
+            raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
+        super().__init__(Artefact.from_json(notes[NOTE], str(path)))
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = self._session.run(None, {self._input: images})[0]
+        return logits
+
+    def describe(self) -> str:
+        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        return f"ONNX Runtime, {provider}, {self.artefact.precision}"
+
+
+def is_exported_onnx(path: Path) -> bool:
+    """Whether an ONNX file is one that this package exported, by the key of its description.
+
+    Metadata follow the graph in the file, so that the search from the end is short; others are searched through.
+    """
+    key = b"\x0a" + bytes([len(NOTE)]) + NOTE.encode() + b"\x12"  # protobuf: field 1, length, text; field 2
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.rfind(key) >= 0

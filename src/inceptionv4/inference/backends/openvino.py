@@ -1,0 +1,61 @@
+"""OpenVINO: an .xml file of this package, with its .bin beside it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.inference.backends.backend import GraphBackend
+
+HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
+"""What OpenVINO is told to compute in. Left alone, it takes bf16 wherever the processor has it, and says nothing."""
+
+
+class OpenVinoBackend(GraphBackend):
+    """A graph in OpenVINO, a batch of which is spread over as many streams as OpenVINO finds best."""
+
+    def __init__(self, path: Path, device: str = "CPU") -> None:
+        """Raises:
+        UsageError: openvino is not installed.
+        CheckpointError: damaged, or not exported by this package.
+        """
+        try:
+            import openvino
+        except ImportError:
+            raise UsageError("OpenVINO's files are run by openvino: pip install 'inceptionv4[openvino]'") from None
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise CheckpointError(f"{path} is damaged, or its .bin is gone ({reason}); export it again") from None
+        if not model.has_rt_info([NOTE]):
+            raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
+        super().__init__(Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path)))
+        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[self.artefact.precision]}
+        self._compiled: Any = core.compile_model(model, device, settings)
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
+        self._device = device
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        edges = np.linspace(0, len(images), min(self.streams, len(images)) + 1).astype(int)
+        if self.artefact.batch_size is not None:
+            edges = np.array([0, len(images)])
+        parts = [images[start:end] for start, end in itertools.pairwise(edges)]
+        running = list(zip(self._requests, parts, strict=False))
+        for request, part in running:
+            request.start_async({0: part}, share_inputs=True)
+        for request, _ in running:
+            request.wait()
+        return np.concatenate([request.get_output_tensor(0).data.copy() for request, _ in running])
+
+    def describe(self) -> str:
+        hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        precision = "int8" if self.artefact.precision == "int8" else {"f32": "fp32", "f16": "fp16"}.get(hint, hint)
+        return f"OpenVINO, {self._device}, {precision}, {self.streams} streams"
