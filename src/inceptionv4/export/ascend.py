@@ -143,8 +143,8 @@ class Recipe:
             made = Path(scratch) / self.name
             if done.returncode or not made.is_file():
                 raise Error(
-                    f"atc made no {self.name} (exit code {done.returncode}); nothing was kept. Its last lines: {_last(said)}. "
-                    f"The command was: {shlex.join(self.command())}"
+                    f"atc made no {self.name} (exit code {done.returncode}); nothing was kept. "
+                    f"Its last lines: {_last(said)}. The command was: {shlex.join(self.command())}"
                 )
             made.rename(folder / self.name)
 
