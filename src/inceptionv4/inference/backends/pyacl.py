@@ -153,7 +153,7 @@ def _start(acl: ModuleType) -> None:
     """Initialise pyACL, which can be done once a process, and have it end after all models are unloaded."""
     code = acl.init()
     if code == ALREADY_STARTED:
-        return  # by another library of this process, such as torch_npu, which ends it too
+        return  # by another library of this process, such as the plugin of torch, which ends it too
     if code:
         raise Error(f"acl.init failed: error {code}{_details(acl)}; is CANN's driver running? See `npu-smi info`")
     # Finalizers run at the end in reverse order, so that models made later are unloaded before.
