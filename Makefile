@@ -29,6 +29,8 @@ format: .venv/.test
 bench: .venv/.test
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/storage.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

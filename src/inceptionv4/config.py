@@ -19,7 +19,7 @@ Sampling = Literal["natural", "balanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
-    path: str | None = setting(None, "labelled images in any layout (docs/data.md), or digits")
+    path: str | None = setting(None, "labelled images in any layout (docs/data.md), digits, or a URI (docs/storage.md)")
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
@@ -155,7 +155,18 @@ class TrainingConfig(Section):
     compile: Literal["none", "blocks", "full"] = setting(
         "none", "torch.compile of nothing, of each block by itself, or of the whole network"
     )
+    activation_checkpointing: Literal["none", "blocks"] = setting(
+        "none", "blocks: keep only what goes into each block, and compute the rest twice, to save memory"
+    )
     device: str = setting("auto", "auto: an accelerator if there is one; or cpu, or a name of torch's")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation_checkpointing != "none" and self.compile != "none":
+            raise ConfigError(
+                "training.activation_checkpointing is for a network that is not compiled, which decides itself what "
+                "it keeps; set it or training.compile to none"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +178,7 @@ class CheckpointConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
-    output: str = setting("runs", "folder of run folders")
+    output: str = setting("runs", "folder of run folders, or a URI such as s3://bucket/runs")
     seed: int = setting(0, "of weights, order and augmentation", at_least=0)
     data: DataConfig = DataConfig()
     image: Preprocessing = Preprocessing()

@@ -26,7 +26,7 @@ from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
-from inceptionv4.weights.load import load_model
+from inceptionv4.weights.load import build_network, load_model, read_model
 
 PIXELS = Preprocessing(size=75, crop=0.9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 ENDINGS = {"onnx": "onnx", "openvino": "xml", "pt2": "pt2", "mindir": "mindir"}
@@ -196,6 +196,14 @@ def test_onnx_says_what_it_is_and_is_read_as_weights_too(model: Path, textures: 
     assert {node.op_type for node in graph.graph.node} == {
         *("Conv", "Relu", "MaxPool", "AveragePool", "Concat", "GlobalAveragePool", "Flatten", "Gemm")
     }
+    back, report = read_model(path)
+    assert report is not None
+    assert back.spec == described.spec
+    network = build_network(back.spec)
+    network.load_state_dict(back.model_weights(), assign=True)
+    images = torch.randn(2, 3, 75, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(images), load_model(model)[0](images), rtol=1e-4, atol=1e-4)
 
 
 def test_damaged_and_foreign_files_are_named(model: Path, tmp_path: Path, command: Callable[..., Any]) -> None:

@@ -47,7 +47,7 @@ def test_the_graph_answers_as_the_model_does(
     with pytest.raises(CheckpointError, match="is a MINDIR, a graph to be run"):
         read_model(path)
     path.with_name("narrow.mindir.json").unlink()
-    result = command("predict", path, "x.jpg")
+    result = command("evaluate", path, "--data", "digits")
     assert (result.code, "needs narrow.mindir.json beside it" in result.err) == (1, True)
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from inceptionv4.data.transforms import normalize
-from inceptionv4.network.layers import ConvNormReLU, InceptionV4
+from inceptionv4.network.blocks import ConvNormReLU
+from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite, take_pixels
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.spec import Preprocessing

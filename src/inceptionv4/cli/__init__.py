@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from inceptionv4.cli.console import Flag, complain, print_json, speaks
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
+from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, ImageError, StoppedError
@@ -34,6 +35,7 @@ app = App(
 app.command(data_app)
 app.command(convert_app)
 app.command(export)
+app.command(doctor)
 
 
 @app.command
@@ -56,9 +58,10 @@ def train(
     config
         A file of settings, such as a run's config.yaml.
     data
-        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
+        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, digits, or a URI such as s3://... of
+        shards, a .zip or a .tar. Short for --data.path.
     resume
-        A run folder, whose training goes on; or auto: the newest run with these settings, if there is one.
+        A run folder or its URI, whose training goes on; or auto: the newest run with these settings, if there is one.
     find_lr
         Try rising learning rates for up to 100 steps, print one to use, and stop.
     find_batch_size
@@ -69,7 +72,10 @@ def train(
     from inceptionv4.settings import dump
 
     if resume not in (None, "auto") and recipe is None and config is None:
-        config = Path(resume) / "config.yaml"
+        from inceptionv4.runtime.shelf import bring
+        from inceptionv4.runtime.storage import join, plain
+
+        config = bring(join(plain(resume), "config.yaml"))
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -150,7 +156,7 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
     json
@@ -177,7 +183,7 @@ def predict(
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     images
         Image files, and folders of them.
     top

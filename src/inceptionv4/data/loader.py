@@ -95,24 +95,32 @@ class TrainingLoader:
         config = self.config
         image = config.image if size is None else replace(config.image, size=size)
 
-        def prepare(draw: int) -> View:
-            index = draw % len(self.samples)
+        def read(draw: int) -> bytes:
+            return self.samples.read(draw % len(self.samples))
+
+        def prepare(draw: int, content: bytes) -> View:
             return training_view(
-                self.samples.read(index),
-                self.samples.describe(index),
+                content,
+                self.samples.describe(draw % len(self.samples)),
                 image,
                 config.augment,
                 sample_generator(config.seed, number, draw),
                 scaled_decoding=config.data.scaled_decoding,
             )
 
-        draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
-        draws = repeat(draws[: len(self) * self.batch_size], len(self), config.data.repeats, len(self.samples))
-        draws = draws.reshape(len(self), self.ranks, -1)[start:, self.rank]
-        for place, (part, views) in enumerate(prepared(draws, prepare, self.workers), start):
+        draws = self.draws(number)[start:, self.rank]
+        parts = prepared(draws, read, prepare, self.workers, self.samples.source.readers)
+        for place, (part, views) in enumerate(parts, start):
             batch = self._collate(place, part % len(self.samples), views, image.size)
             self._count(batch.bad)
             yield batch
+
+    def draws(self, number: int) -> np.ndarray:
+        """What all ranks read in epoch `number`: draws (`data.order`), int64 `(batches, ranks, images of a rank)`."""
+        data = self.config.data
+        draws = epoch_order(self.samples.labels, self.config.seed, number, data.sampling)
+        draws = repeat(draws[: len(self) * self.batch_size], len(self), data.repeats, len(self.samples))
+        return draws.reshape(len(self), self.ranks, -1)
 
     def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError], size: int) -> Batch:
         good = [row for row, view in enumerate(views) if isinstance(view, View)]
@@ -151,13 +159,13 @@ def evaluation_batches(
         ImageError: an image cannot be decoded; the message names it.
     """
 
-    def prepare(index: int) -> np.ndarray:
-        image = decode(samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation)
+    def prepare(index: int, content: bytes) -> np.ndarray:
+        image = decode(content, samples.describe(index), exif_orientation=preprocessing.exif_orientation)
         return evaluation_crop(image, preprocessing)
 
     numbers = np.arange(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
-    for indices, items in prepared(batches, prepare, workers):
+    for indices, items in prepared(batches, samples.read, prepare, workers, samples.source.readers):
         for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
         images = [item for item in items if isinstance(item, np.ndarray)]

@@ -17,6 +17,7 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.progress import Progress
+from inceptionv4.runtime.storage import absolute
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def choose_images(data: str | Path, classes: tuple[str, ...], trained_on: Mappin
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:
         samples, words = dataset.all(), f"all images of {data}"
-        if str(Path(data).resolve()) == trained_on.get("location"):
+        if absolute(data) == trained_on.get("location"):
             words += ", which changed since the model was trained there: it has seen many of these"
     return relabel(samples, classes), words
 

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from inceptionv4.artefact import NOTE, Artefact
-from inceptionv4.network.layers import Concatenate, InceptionV4
+from inceptionv4.network.blocks import Concatenate
+from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import take_pixels
 from inceptionv4.spec import NOTE as SPEC_NOTE
 

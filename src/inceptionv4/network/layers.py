@@ -1,4 +1,4 @@
-"""The architecture as torch modules: one module a node kind, one `forward` for every branching block."""
+"""Inception-v4 as a torch module."""
 
 from __future__ import annotations
 
@@ -7,61 +7,13 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from inceptionv4.network.architecture import (
-    MIN_SIZE,
-    NORM_EPS,
-    AveragePool,
-    Branches,
-    Chain,
-    Convolution,
-    MaxPool,
-    Node,
-    output_shape,
-    widen,
-)
+from inceptionv4.network.architecture import MIN_SIZE, widen
+from inceptionv4.network.blocks import ConvNormReLU as ConvNormReLU
+from inceptionv4.network.blocks import build as build
+from inceptionv4.network.blocks import channels_after
+from inceptionv4.network.checkpointing import run_checkpointed
+from inceptionv4.network.fused import fusible, run_fused
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
-
-
-class ConvNormReLU(nn.Module):
-    """Convolution without bias, batch norm, ReLU: the only layer with weights before the classifier."""
-
-    def __init__(self, in_channels: int, node: Convolution) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, node.channels, node.kernel, stride=node.stride, padding=node.pad, bias=False)
-        self.norm = nn.BatchNorm2d(node.channels, eps=NORM_EPS)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.relu(self.norm(self.conv(images)), inplace=True)
-
-
-class Concatenate(nn.ModuleList):
-    """Modules side by side on one input, their outputs concatenated by channel."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([branch(images) for branch in self], dim=1)
-
-
-def build(node: Node, in_channels: int) -> nn.Module:
-    """The torch module that computes `node` on `in_channels` channels."""
-    match node:
-        case Convolution():
-            return ConvNormReLU(in_channels, node)
-        case MaxPool():
-            return nn.MaxPool2d(3, stride=2)
-        case AveragePool():
-            return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-        case Chain(nodes):
-            modules = []
-            for part in nodes:
-                modules.append(build(part, in_channels))
-                in_channels = _channels(part, in_channels)
-            return nn.Sequential(*modules)
-        case Branches(nodes):
-            return Concatenate([build(part, in_channels) for part in nodes])
-
-
-def _channels(node: Node, in_channels: int) -> int:
-    return output_shape(node, (in_channels, MIN_SIZE, MIN_SIZE))[0]
 
 
 class InceptionV4(nn.Module):
@@ -76,6 +28,11 @@ class InceptionV4(nn.Module):
         dropout: probability of dropping a pooled feature. The paper keeps 80 %, so drops 0.2.
         width: factor on every convolution's channels (in steps of 8); 1.0 is the paper's network.
         architecture: one of `network.variants`, for weights that need another than the authors' own.
+
+    Attributes:
+        fused: whether stages are trained as `network.fused` does it, where that can be: on CPUs. Equal but for
+            rounding; only gradients of gradients need it off.
+        checkpointed: whether training keeps the input of each stage only, and computes the rest twice.
 
     Raises:
         ValueError: an argument out of range; in `forward`, images of the wrong shape.
@@ -100,12 +57,13 @@ class InceptionV4(nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
         self.in_channels = in_channels
+        self.fused, self.checkpointed = True, False
         channels = in_channels
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for stage in ARCHITECTURES[architecture]:
             node = widen(stage.node, width)
             stages[stage.name] = build(node, channels)
-            channels = _channels(node, channels)
+            channels = channels_after(node, channels)
         self.num_features = channels
         self.features = nn.Sequential(stages)
         self.dropout = nn.Dropout(dropout)
@@ -139,8 +97,18 @@ class InceptionV4(nn.Module):
     def forward_features(self, images: Tensor) -> Tensor:
         """Images `(B, in_channels, H, W)` to feature maps `(B, 1536, h, w)`; 8 x 8 at 299 x 299."""
         check_images(images.shape, self.in_channels)
-        features: Tensor = self.features(images)
+        features = images
+        for stage in self.features:
+            features = self._run(stage, features)
         return features
+
+    def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
+        if self.fused and fusible(stage, features):
+            return run_fused(stage, features, checkpointed=self.checkpointed)
+        if self.checkpointed and self.training and torch.is_grad_enabled():
+            return run_checkpointed(stage, features)
+        output: Tensor = stage(features)
+        return output
 
     def embed(self, images: Tensor) -> Tensor:
         """Images `(B, in_channels, H, W)` to pooled features `(B, 1536)`, before dropout."""

@@ -20,7 +20,8 @@ import copy
 import torch
 from torch import nn
 
-from inceptionv4.network.layers import Concatenate, ConvNormReLU, InceptionV4
+from inceptionv4.network.blocks import Concatenate, ConvNormReLU
+from inceptionv4.network.layers import InceptionV4
 
 
 class ConvReLU(nn.Sequential):

@@ -1,15 +1,48 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder of those that can be made again."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inceptionv4.errors import RunError
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/inceptionv4`, or `~/.cache/inceptionv4`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While this is open, no other thread or process has `path` locked; one that is killed lets go of it.
+
+    Raises:
+        RunError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(file: int, kind: int) -> bool:
+    """Lock an open file, `fcntl.LOCK_EX` or `LOCK_SH`, until it is closed; False if another one's lock forbids it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -16,10 +16,13 @@ class Progress:
     """Counts images towards `total`; a context manager, so that the bar is closed whatever happens.
 
     Where there is no terminal, the whole work prints `lines` lines. Work that goes on has `done` images behind it.
+    `unit` is what is counted if not images, and the rate of it.
     """
 
-    def __init__(self, title: str, total: int, lines: int = 4, done: int = 0) -> None:
-        self.title, self.total, self.lines = title, total, lines
+    def __init__(
+        self, title: str, total: int, lines: int = 4, done: int = 0, unit: tuple[str, str] = ("images", "img/s")
+    ) -> None:
+        self.title, self.total, self.lines, self.unit = title, total, lines, unit
         self.done = self._before = done
         self._started = time.monotonic()
         self._printed = done * lines // max(total, 1)
@@ -30,7 +33,7 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]:.1f} img/s"),
+                TextColumn("{task.fields[rate]:.1f} " + unit[1]),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
@@ -60,7 +63,7 @@ class Progress:
             self._printed = self.done * self.lines // self.total
             left = timedelta(seconds=round((self.total - self.done) / rate))
             print(
-                f"{title}  {self.done:,}/{self.total:,} images  {rate:.1f} img/s  ETA {left}",
+                f"{title}  {self.done:,}/{self.total:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}  ETA {left}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -60,6 +60,7 @@ class Learner:
         frozen = frozen_stages(config.training.freeze)
         freeze(network, frozen)
         device.place(network)
+        network.checkpointed = config.training.activation_checkpointing == "blocks"
         self.average = MovingAverage(network, config.training.ema_decay)
         if config.training.sync_norms and self.ranks.count > 1:
             network = sync_norms(network, device)

@@ -111,7 +111,7 @@ class _Graph:
         """The tensor that goes into `node` where `tensor` comes out of it."""
         match node:
             case Convolution():
-                return self._convolution(node, tensor, name, weights)
+                return self._convolution(node, self._maker(tensor, name, "Relu").input[0], name, weights)
             case MaxPool():
                 pool = self._maker(tensor, name, "MaxPool")
                 self._expect(pool, name, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 0, 0], ceil_mode=0)
@@ -120,6 +120,11 @@ class _Graph:
                 pool = self._maker(tensor, name, "AveragePool")
                 self._expect(pool, name, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1], count_include_pad=0)
                 return str(pool.input[0])
+            case Chain((AveragePool() as pool, Convolution() as projection)) if self._pools_last(tensor):
+                # They commute, and files for inference, such as ours, may have them the other way round.
+                pooled = str(self.made_by[tensor].input[0])
+                convolved = self._walk(pool, pooled, f"{name}.0", weights)
+                return self._convolution(projection, convolved, f"{name}.1", weights)
             case Chain(nodes):
                 for number, part in reversed(list(enumerate(nodes))):
                     tensor = self._walk(part, tensor, f"{name}.{number}", weights)
@@ -134,8 +139,14 @@ class _Graph:
                     raise _NotThisOneError(f"the branches of {name} begin at different places")
                 return starts.pop()
 
-    def _convolution(self, node: Convolution, tensor: str, name: str, weights: dict[str, Tensor]) -> str:
-        before = self._maker(tensor, name, "Relu").input[0]
+    def _pools_last(self, tensor: str) -> bool:
+        """Whether `tensor` is a ReLU of a mean pool."""
+        relu = self.made_by.get(tensor)
+        pool = None if relu is None or relu.op_type != "Relu" else self.made_by.get(relu.input[0])
+        return pool is not None and pool.op_type == "AveragePool"
+
+    def _convolution(self, node: Convolution, before: str, name: str, weights: dict[str, Tensor]) -> str:
+        """As `_walk`; `before` is what comes before the ReLU."""
         norm = self.made_by.get(before)
         if norm is not None and norm.op_type == "BatchNormalization":
             gamma, beta, mean, variance = (self._constant(part, name) for part in norm.input[1:5])

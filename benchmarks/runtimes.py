@@ -1,0 +1,92 @@
+"""One trained model in every form: size, speed, accuracy, and how far its answers are from the network's.
+
+    python benchmarks/runtimes.py --model runs/digits --data digits --json
+
+Each form is exported through the gate and evaluated on all held-out images; then all answer a batch of 16 images in
+turn, round by round, two threads each. MINDIR takes one image at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Contender, circumstances, interleave, report
+from torch import Tensor
+
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.evaluation.evaluate import evaluate
+from inceptionv4.export.export import Int8, export_model
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.weights.load import find_model
+
+BATCH, THREADS = 16, 2
+SOURCE = "PyTorch"
+FORMS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "ONNX": ("onnx", "onnx", {}),
+    "ONNX, int8": ("onnx", "onnx", {"int8": True}),
+    "OpenVINO": ("openvino", "xml", {}),
+    "OpenVINO, int8": ("openvino", "xml", {"int8": True}),
+    "torch.export": ("pt2", "pt2", {}),
+    "MINDIR": ("mindir", "mindir", {"batch_size": 1}),
+}
+
+
+def export_all(model: str, data: str, folder: Path) -> dict[str, list[Path]]:
+    """The files of each form, the one to open first."""
+    files = {SOURCE: [find_model(model)]}
+    for name, (form, ending, options) in FORMS.items():
+        print(f"exporting {name}", file=sys.stderr)
+        path = folder / f"{name.replace(', ', '-')}.{ending}"
+        rest = {key: value for key, value in options.items() if key != "int8"}
+        export_model(model, form, path, int8=Int8(data) if "int8" in options else None, images=data, **rest)
+        files[name] = [path, path.with_suffix(".bin")] if ending == "xml" else [path]
+    return files
+
+
+def answers(backend: Backend, images: Tensor) -> Contender:
+    return lambda: len(backend.infer(images))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="runs/digits")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    with tempfile.TemporaryDirectory() as folder:
+        files = export_all(arguments.model, arguments.data, Path(folder))
+        backends = {name: open_backend(paths[0], device="cpu") for name, paths in files.items()}
+        pixels = backends[SOURCE].spec.preprocessing
+        samples = read_dataset(arguments.data).val
+        images = next(evaluation_batches(samples, pixels, batch_size=BATCH, workers=0)).images
+        speeds = interleave({name: answers(backend, images) for name, backend in backends.items()}, arguments.rounds)
+        expected = backends[SOURCE].infer(images)
+        rows: dict[str, object] = {}
+        for name, backend in backends.items():
+            metrics = evaluate(files[name][0], arguments.data, device="cpu").metrics
+            rows[name] = {
+                "runs on": backend.describe(),
+                "megabytes": sum(path.stat().st_size for path in files[name]) / 1e6,
+                "images_per_second": speeds.median(name),
+                "over PyTorch": speeds.ratio(name, SOURCE),
+                "spread": speeds.spread(name, SOURCE),
+                "top1": metrics.top1,
+                "images": metrics.images,
+                "largest_difference": float((backend.infer(images) - expected).abs().max()),
+                "largest_logit": float(expected.abs().max()),
+            }
+    packages = ("torch", "onnxruntime", "openvino", "nncf", "mindspore")
+    report(rows | circumstances(packages), arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""A training step: ours, timm's, and the time of the convolutions alone, in one run.
+
+    python benchmarks/train_step.py --json
+    python benchmarks/train_step.py --json --compiled
+
+299 px, batch 16, two threads. A step is the same for all: forward, cross entropy, backward, a fused AdamW. "learner"
+is ours as `inceptionv4 train` runs it, which besides normalises uint8 images, cuts the gradient's norm and averages
+the weights. The floor is torch's own convolution, channels last: all 149 forward, backward to the images (but for the
+first) and backward to the weights, and nothing else. Peak memory and the first step are of a process of each
+contender's own, with nothing in any cache; the peak is that of the process, torch included, over two steps.
+
+bf16 is measured where the processor multiplies in it, or with --bf16, which elsewhere takes minutes a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import timm
+import torch
+from measure import Contender, circumstances, interleave, report
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from inceptionv4.config import Config, TrainingConfig
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.loader import Batch
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import Device, computes_bf16, select_device
+from inceptionv4.spec import Preprocessing
+from inceptionv4.training.learner import Learner
+
+SIZE, BATCH, CLASSES, THREADS = 299, 16, 1000, 2
+PEERS = ("timm", "timm, NCHW", "timm, compiled")
+KEYS = ("ratio_timm_eager", "ratio_timm_compiled", "fraction_of_convolution_floor", "peak_memory_ratio")
+
+
+def trained(network: nn.Module, device: Device, layout: torch.memory_format, *, compiled: bool = False) -> Contender:
+    network.train().to(memory_format=layout)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=layout)
+    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    forward = torch.compile(network) if compiled else network
+
+    def step() -> int:
+        with device.autocast():
+            logits = forward(images)
+        cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return BATCH
+
+    return step
+
+
+def timms(device: Device, layout: torch.memory_format, *, compiled: bool = False) -> Contender:
+    network = timm.create_model("inception_v4", num_classes=CLASSES, drop_rate=0.2)
+    return trained(network, device, layout, compiled=compiled)
+
+
+def ours(device: Device, *, fused: bool = True, checkpointed: bool = False) -> Contender:
+    network = InceptionV4(CLASSES)
+    network.fused, network.checkpointed = fused, checkpointed
+    return trained(network, device, torch.channels_last)
+
+
+def learner(device: Device) -> Contender:
+    samples = read_dataset("digits").all()
+    precision = "fp32" if device.autocast_dtype is None else "bf16"
+    config = Config(
+        image=Preprocessing(size=SIZE), training=TrainingConfig(batch_size=BATCH, precision=precision, device="cpu")
+    )
+    it = Learner(InceptionV4(len(samples.classes)), config, samples, device)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, SIZE, SIZE), np.uint8)
+    batch = Batch(
+        number=0,
+        images=torch.from_numpy(pixels),
+        labels=torch.arange(BATCH) % len(samples.classes),
+        indices=torch.arange(BATCH),
+        light=torch.ones(BATCH, 3),
+    )
+    return lambda: BATCH if it.step(batch, 0, 1e-3) is not None else 0
+
+
+def convolutions(device: Device) -> Contender:
+    """All 149, by themselves, forward and backward."""
+    shapes: Counter[tuple[nn.Conv2d, int, int]] = Counter()
+    alike: dict[object, nn.Conv2d] = {}
+
+    def note(conv: nn.Module, inputs: tuple[torch.Tensor], _: object) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        height, width = inputs[0].shape[2:]
+        kind = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, height, width)
+        shapes[alike.setdefault(kind, conv), height, width] += 1
+
+    with torch.device("meta"):
+        network = InceptionV4().eval()
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(note)
+        network(torch.empty(1, 3, SIZE, SIZE))
+    dtype = device.autocast_dtype or torch.float32
+    work: list[tuple[int, Callable[[], object]]] = []
+    for (conv, height, width), count in shapes.items():
+        images = torch.randn(BATCH, conv.in_channels, height, width).to(dtype, memory_format=torch.channels_last)
+        weight = torch.randn(conv.weight.shape).to(dtype, memory_format=torch.channels_last)
+        work.append((count, _convolution(images, weight, conv)))
+
+    def all_of_them() -> int:
+        for count, convolve in work:
+            for _ in range(count):
+                convolve()
+        return BATCH
+
+    return all_of_them
+
+
+def _convolution(images: torch.Tensor, weight: torch.Tensor, conv: nn.Conv2d) -> Callable[[], object]:
+    first = conv.in_channels == 3
+    gradient = torch.randn_like(torch.conv2d(images, weight, None, conv.stride, conv.padding))
+    geometry = (None, conv.stride, conv.padding, (1, 1), False, (0, 0), 1)
+
+    def convolve() -> None:
+        torch.conv2d(images, weight, None, conv.stride, conv.padding)
+        torch.ops.aten.convolution_backward(gradient, images, weight, *geometry, (not first, True, False))
+
+    return convolve
+
+
+def contender(name: str, device: Device) -> Contender:
+    match name:
+        case "ours":
+            return ours(device)
+        case "ours, plain":
+            return ours(device, fused=False)
+        case "ours, checkpointed":
+            return ours(device, checkpointed=True)
+        case "learner":
+            return learner(device)
+        case "timm":
+            return timms(device, torch.channels_last)
+        case "timm, NCHW":
+            return timms(device, torch.contiguous_format)
+        case "timm, compiled":
+            return timms(device, torch.channels_last, compiled=True)
+        case "convolutions":
+            return convolutions(device)
+    raise ValueError(name)
+
+
+def alone(name: str, precision: str) -> dict[str, float]:
+    """Peak memory in MB and seconds of the first step, in a process of its own."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
+        command = [sys.executable, __file__, "--alone", name, precision]
+        result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    figures: dict[str, float] = json.loads(result.stdout)
+    return figures
+
+
+def measure_alone(name: str, precision: str) -> dict[str, float]:
+    step = contender(name, select_device("cpu", precision))
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return {"first_step_seconds": seconds[0], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def compare(precision: str, rounds: int, compiled: bool) -> dict[str, object]:
+    device = select_device("cpu", precision)
+    peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
+    names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
+    apart = [*names, "ours, checkpointed"]
+    own = {name: alone(name, precision) for name in apart if name != "convolutions"}
+    speeds = interleave({name: contender(name, device) for name in names}, rounds)
+    best = max(peers, key=speeds.median)
+    frugal = min(own[name]["peak_mb"] for name in peers)
+    return {
+        "ratio_timm_eager": speeds.ratio("ours", best),
+        "ratio_timm_compiled": speeds.ratio("ours", "timm, compiled") if compiled else None,
+        "fraction_of_convolution_floor": speeds.ratio("ours", "convolutions"),
+        "peak_memory_ratio": own["ours"]["peak_mb"] / frugal,
+        "first_step_seconds": own["ours"]["first_step_seconds"],
+        "spread_timm_eager": speeds.spread("ours", best),
+        "spread_convolution_floor": speeds.spread("ours", "convolutions"),
+        "ratio_timm_eager_learner": speeds.ratio("learner", best),
+        "images_per_second": {name: round(speeds.median(name), 2) for name in names},
+        "peak_mb": {name: round(figures["peak_mb"]) for name, figures in own.items()},
+        "first_steps_seconds": {name: round(figures["first_step_seconds"], 1) for name, figures in own.items()},
+        "n": rounds,
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--compiled", action="store_true", help="timm under torch.compile too: minutes")
+    arguments.add_argument("--bf16", action="store_true", help="bf16 even where it is emulated")
+    arguments.add_argument("--alone", nargs=2, metavar=("CONTENDER", "PRECISION"), help="peak memory, first step")
+    given = arguments.parse_args()
+    torch.set_num_threads(THREADS)
+    if given.alone:
+        print(json.dumps(measure_alone(*given.alone)))
+        return
+    results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm"))
+    if given.bf16 or computes_bf16(torch.device("cpu")):
+        results |= compare("bf16", given.rounds, given.compiled)
+    else:
+        results |= dict.fromkeys([*KEYS, "first_step_seconds"])
+        results["reason"] = "this processor does not multiply in bf16"
+    results["fp32"] = compare("fp32", given.rounds, given.compiled)
+    report(results, given.json)
+
+
+if __name__ == "__main__":
+    main()
