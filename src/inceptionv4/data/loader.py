@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,8 +109,9 @@ class TrainingLoader:
         draws = epoch_order(self.samples.labels, config.seed, number, config.data.sampling)
         draws = repeat(draws[: len(self) * self.batch_size], len(self), config.data.repeats, len(self.samples))
         draws = draws.reshape(len(self), self.ranks, -1)[start:, self.rank]
-        for place, (part, views) in enumerate(prepared(draws, prepare, self.workers), start):
-            batch = self._collate(place, part % len(self.samples), views, image.size)
+        parts = (part.tolist() for part in draws)
+        for place, (part, views) in enumerate(prepared(parts, prepare, self.workers), start):
+            batch = self._collate(place, np.array(part) % len(self.samples), views, image.size)
             self._count(batch.bad)
             yield batch
 
@@ -126,7 +127,7 @@ class TrainingLoader:
             labels=torch.from_numpy(self.samples.labels[numbers].astype(np.int64)),
             indices=torch.from_numpy(numbers),
             light=torch.from_numpy(light) if self.config.augment.color else None,
-            bad=_reasons(indices, views),
+            bad=_reasons(indices.tolist(), views),
             number=place,
         )
 
@@ -155,17 +156,15 @@ def evaluation_batches(
         image = decode(samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation)
         return evaluation_crop(image, preprocessing)
 
-    numbers = np.arange(rank, len(samples), ranks)
+    numbers = range(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
     for indices, items in prepared(batches, prepare, workers):
         for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
         images = [item for item in items if isinstance(item, np.ndarray)]
-        labels = torch.from_numpy(samples.labels[indices].astype(np.int64))
-        yield Batch(as_batch(images, preprocessing.size), labels, torch.from_numpy(indices))
+        labels = torch.from_numpy(samples.labels[np.array(indices)].astype(np.int64))
+        yield Batch(as_batch(images, preprocessing.size), labels, torch.tensor(indices))
 
 
-def _reasons(indices: np.ndarray, items: list[Any]) -> dict[int, str]:
-    return {
-        index: str(item) for index, item in zip(indices.tolist(), items, strict=True) if isinstance(item, ImageError)
-    }
+def _reasons(indices: Sequence[int], items: list[Any]) -> dict[int, str]:
+    return {index: str(item) for index, item in zip(indices, items, strict=True) if isinstance(item, ImageError)}

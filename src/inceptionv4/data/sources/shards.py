@@ -72,7 +72,7 @@ class _Shard:
 
 
 def _read_shard(shard: Path) -> _Shard:
-    members = list_members(shard)
+    members = list(list_members(shard))
     labels: dict[str, int] = {}
     with shard.open("rb") as file:
         for member in members:
