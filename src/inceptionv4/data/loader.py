@@ -13,10 +13,11 @@ from torch import Tensor
 from inceptionv4.config import Config
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.augment import View, recolor, sample_generator, training_view
+from inceptionv4.data.crops import Crops, evaluation_views
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples
 from inceptionv4.data.order import epoch_order, repeat
-from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
+from inceptionv4.data.transforms import as_batch, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
 
@@ -144,9 +145,18 @@ class TrainingLoader:
 
 
 def evaluation_batches(
-    samples: Samples, preprocessing: Preprocessing, *, batch_size: int, workers: int, rank: int = 0, ranks: int = 1
+    samples: Samples,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    crops: Crops | None = None,
 ) -> Iterator[Batch]:
     """Every sample exactly once on one of the ranks, in order, the last batch as small as it comes.
+
+    With `crops`, a batch of B samples has the views of each one after the other in its `images`.
 
     Raises:
         ImageError: an image cannot be decoded; the message names it.
@@ -154,14 +164,14 @@ def evaluation_batches(
 
     def prepare(index: int) -> np.ndarray:
         image = decode(samples.read(index), samples.describe(index), exif_orientation=preprocessing.exif_orientation)
-        return evaluation_crop(image, preprocessing)
+        return evaluation_views(image, preprocessing, crops)
 
     numbers = range(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
     for indices, items in prepared(batches, prepare, workers):
         for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
-        images = [item for item in items if isinstance(item, np.ndarray)]
+        images = [view for item in items if isinstance(item, np.ndarray) for view in item]
         labels = torch.from_numpy(samples.labels[np.array(indices)].astype(np.int64))
         yield Batch(as_batch(images, preprocessing.size), labels, torch.tensor(indices))
 

@@ -51,6 +51,13 @@ class TorchBackend(Backend):
         assert isinstance(self.network, InceptionV4)
         return self._prepared(images, self.network.embed)
 
+    @torch.inference_mode()
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits, as `infer` gives them, of features that `embed` gave."""
+        with self.device.autocast():
+            logits: Tensor = self.network.classifier(features.to(self.device.device))  # type: ignore[operator]
+        return logits.float().cpu()
+
     def _prepared(self, images: Tensor, answer: Any) -> Tensor:
         images = images.to(self.device.device)
         if images.dtype == torch.uint8:
