@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,36 @@ def test_each_defect_is_named_where_it_is_mended(tmp_path: Path) -> None:
     assert "the same for any number of devices" in said["lr_max"]
     for words in ("80 % of the features were dropped", "never used; now it takes effect", "norms keep a tenth"):
         assert words in conversion.recipe
+
+
+DOCUMENT = """
+    run_distribute_train_gpu.sh run_eval_gpu.sh run_eval_cpu.sh run_standalone_train_cpu.sh
+    run_standalone_train_ascend.sh run_distribute_train_ascend.sh run_infer_310.sh run_eval_ascend.sh
+    ascend310_infer dataset.py inceptionv4.py callback.py config.py device_adapter.py local_adapter.py
+    moxing_adapter.py default_config.yaml default_config_cpu.yaml default_config_gpu.yaml eval.py export.py
+    postprogress.py train.py RANK_TABLE_FILE DATA_PATH DATA_DIR DEVICE_ID CHECKPOINT_PATH MINDIR_PATH ANN_FILE
+    HCCL_CONNECT_TIMEOUT taskset config_path ckpt_file device_target file_format file_name log.txt eval.log acc.log
+    ckpt_path AIR MINDIR enable_modelarts distribute need_modelarts_dataset_unzip modelarts_dataset_unzip_name
+    checkpoint_url checkpoint_path dataset_path is_save_on_master batch_size epoch_size num_classes work_nums
+    loss_scale smooth_factor weight_decay momentum amp_level decay epsilon keep_checkpoint_max save_checkpoint_epochs
+    lr_init lr_end lr_max warmup_epochs start_epoch
+"""
+"""Every script, argument and option that the model zoo's own README names."""
+OPTIONS = DOCUMENT[DOCUMENT.index("enable_modelarts") :].split()
+
+
+def test_every_script_and_option_of_the_model_zoos_readme_has_its_line() -> None:
+    page = (Path(__file__).parents[1] / "docs/from-mindspore.md").read_text()
+    assert [name for name in DOCUMENT.split() if not re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", page)] == []
+
+
+def test_every_option_of_the_model_zoos_readme_is_a_key_that_is_known(tmp_path: Path) -> None:
+    source = tmp_path / "default_config.yaml"
+    lines = {line.partition(":")[0]: line for line in GPU.split("---")[0].splitlines() if ":" in line}
+    source.write_text("\n".join(lines.get(name, f"{name}: 'x'") for name in OPTIONS))
+    conversion = convert_settings(source)
+    assert conversion.unknown == ()
+    assert {line.key for line in conversion.lines} == set(OPTIONS)
 
 
 def test_other_values_and_files(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What an exported model says of itself: all that is needed to feed it and to trust it.
 
 As JSON it is kept in the file where the format has a place for it (ONNX's metadata, OpenVINO's runtime information, an
-extra file in a .pt2), and beside it, as NAME.json, where it has none (MINDIR, AIR, .om).
+extra file in a .pt2), and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class Artefact:
     """SHA-256 of the weights that it was made of."""
     input: Input = "float32"
     batch_size: int | None = None
+    soc_version: str | None = None
+    """om: the Ascend that it is compiled for, such as Ascend310P3; others do not run it."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """By which an evaluation knows the images that the model has seen."""
     calibration: Calibration | None = None
@@ -108,8 +110,11 @@ class Artefact:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the description of a file lies that has no place for it: `model.om` -> `model.json`."""
-    return path.with_suffix(".json")
+    """Where the description of a file lies that has no place for it: `model.om` -> `model.om.json`.
+
+    With the whole name, so that a .om and a .mindir of one name do not share it.
+    """
+    return path.with_name(f"{path.name}.json")
 
 
 def read_sidecar(path: Path) -> Artefact:

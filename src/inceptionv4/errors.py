@@ -8,6 +8,7 @@
     ├── DataError             3  a data set that cannot be used as it is
     │   └── ImageError        3  one file that cannot be decoded
     ├── DivergedError         4  a loss that is no longer a number
+    ├── UnfinishedError       5  all is done but what needs a program that is not here
     └── StoppedError    130, 143  a signal asked to stop, and what was done is saved
 
 A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
@@ -55,6 +56,12 @@ class DivergedError(Error):
     """A loss that is no longer a number."""
 
     exit_code = 4
+
+
+class UnfinishedError(Error):
+    """All is done but what needs a program that is not here; the message says how to finish it where that is."""
+
+    exit_code = 5
 
 
 class StoppedError(Error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples, open_source, read_dataset
 from inceptionv4.data.sources.folder import FolderSource
 from inceptionv4.data.table import Texts
+from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
 
 
@@ -54,6 +56,41 @@ def test_a_tar_with_links_devices_and_members_that_climb_out(textures: Path, tmp
     before = sorted(tmp_path.rglob("*"))
     assert_equal_to_textures(tmp_path / "a.tar", textures)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+CLIMBING = ("../brick/1.jpg", "train/../../brick/1.jpg", "../../../tmp/brick/1.jpg", "train/brick/../1.jpg")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_that_climb_out_are_left_out_and_written_nowhere(textures: Path, tmp_path: Path, kind: str) -> None:
+    files = [(f"{split}/{a}/{b}", content) for split in ("train", "val") for a, b, content in jpegs(textures, split)]
+    files += [(name, b"evil") for name in CLIMBING]
+    (tmp_path / "inside").mkdir()
+    location = tmp_path / f"inside/a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(location, "w") as archive:
+            for name, content in files:
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(location, "w") as archive:
+            for name, content in files:
+                add(archive, name, content)
+    before = sorted(tmp_path.rglob("*"))
+    assert_equal_to_textures(location, textures)
+    pack(location, tmp_path / "inside/shards")
+    assert_equal_to_textures(tmp_path / "inside/shards", textures)
+    assert [path for path in sorted(tmp_path.rglob("*")) if "shards" not in str(path)] == before
+
+
+def test_a_zip_member_of_more_bytes_than_any_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.png", b"\0" * 3_000_000)
+        archive.writestr("b/1.png", b"x")
+    monkeypatch.setattr("inceptionv4.data.sources.zip.MAX_BYTES", 2_000_000)
+    source = open_source(tmp_path / "a.zip")
+    with pytest.raises(ImageError, match=r"a/1\.png cannot be read: it would unpack to 3,000,000 bytes"):
+        source.read(0)
+    assert source.read(1) == b"x"
 
 
 def test_compressed_and_cut_tars_are_refused(textures: Path, tmp_path: Path) -> None:
@@ -129,18 +166,33 @@ def test_cifar_10_in_both_forms(tmp_path: Path, binary: bool, wrapped: str) -> N
 
 
 class Evil:
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
     def __reduce__(self) -> tuple[object, tuple[str]]:
         import os
 
-        return os.system, ("touch /tmp/inceptionv4-was-run",)
+        return os.system, (f"touch {self.sentinel}",)
 
 
-def test_a_malicious_cifar_batch_is_refused_and_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["whole", "label", "pixels", "global", "outside"])
+def test_a_malicious_cifar_batch_is_refused_and_not_run(tmp_path: Path, place: str) -> None:
     make_cifar(tmp_path / "cifar", binary=False)
-    (tmp_path / "cifar/data_batch_3").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(DataError, match=r"data_batch_3 holds (posix|nt)\.system, which no CIFAR-10 batch does"):
+    evil = Evil(tmp_path / "was-run")
+    content = {
+        "whole": pickle.dumps(evil),
+        "label": pickle.dumps({b"labels": [0, evil], b"data": np.zeros((2, 3072), np.uint8)}),
+        "pixels": pickle.dumps({b"labels": [0], b"data": np.array([evil], dtype=object)}),
+        "global": b"\x80\x02cantigravity\ngeohash\n.",
+        "outside": b"\x80\x02X\x01\x00\x00\x00xQ.",
+    }[place]
+    (tmp_path / "cifar/data_batch_3").write_bytes(content)
+    with pytest.raises(DataError, match=r"data_batch_3 (holds \w+\.\w+, which no CIFAR-10 batch does|is no CIFAR-10)"):
         read_dataset(tmp_path / "cifar")
-    assert not Path("/tmp/inceptionv4-was-run").exists()
+    assert not evil.sentinel.exists()
+    assert "antigravity" not in sys.modules
+    pickle.loads(pickle.dumps(evil))  # which would have run it
+    assert evil.sentinel.exists()
 
 
 def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
@@ -154,6 +206,9 @@ def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
     assert ours.classes == ("n01", "n02", "n03")
     for mine, reference in ((ours.train, theirs.train), (ours.val, theirs.val)):
         assert contents(mine) == sorted((WNIDS[name], content) for name, content in contents(reference))
+    alone = read_dataset(tmp_path / "ILSVRC2012_img_train.tar")
+    assert not alone.has_val
+    assert contents(alone.all()) == contents(ours.train)
 
 
 @pytest.mark.parametrize("by_folder", [True, False])

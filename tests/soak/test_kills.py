@@ -17,7 +17,8 @@ from test_resume import command, kill_and_resume
 def test_two_hundred_kills(textures: Path, tmp_path: Path) -> None:
     schedule = ScheduleConfig(epochs=400, warmup_epochs=0.5)
     config = settings(textures, tmp_path, schedule=schedule, checkpoint=CheckpointConfig(every_minutes=0))
-    killed = kill_and_resume(command(config, tmp_path), kills=200, seed=0)
-    print(f"killed {killed} times")
+    killed, inside = kill_and_resume(command(config, tmp_path), tmp_path / "test/1", kills=200, seed=0)
+    print(f"killed {killed} times, {inside} of them inside of a save")
     assert killed == 200
+    assert inside >= 50
     assert_same_run(tmp_path / "test/1", train(settings(textures, tmp_path / "whole", schedule=schedule)))

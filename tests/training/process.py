@@ -1,7 +1,7 @@
 """A training process for `torchrun`, to which something happens: `process.py SETTINGS [STEP RANK SIGNAL]`.
 
-The process of that rank gets the signal after that step, unless it was started again after one. The signal NAN is a
-loss that is no number, in the next step.
+The process of that rank gets the signal after that step, unless it was started again after one. The signals NAN and
+INF are a loss that is no number, or too large for one, in the next step.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import Training
 
 
-def spoil(step: int, rank: int) -> None:
+def spoil(step: int, rank: int, factor: float) -> None:
     original = Learner.step
 
     def take(self: Any, batch: Any, number: int, lr: float) -> Any:
         if (number, self.ranks.rank) == (step, rank):
             loss = self.loss.__class__.__call__
-            self.loss.__class__.__call__ = lambda *arguments: loss(*arguments) * float("nan")
+            self.loss.__class__.__call__ = lambda *arguments: loss(*arguments) * factor
         return original(self, batch, number, lr)
 
     Learner.step = take  # type: ignore[method-assign]
@@ -44,8 +44,8 @@ if __name__ == "__main__":
     settings, *event = sys.argv[1:]
     if event and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         step, rank = int(event[0]), int(event[1])
-        if event[2] == "NAN":
-            spoil(step, rank)
+        if event[2] in ("NAN", "INF"):
+            spoil(step, rank, float(event[2]))
         else:
             interfere(step, rank, signal.Signals[event[2]])
     assert Path(settings).is_file()

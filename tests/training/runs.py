@@ -14,13 +14,13 @@ from inceptionv4.spec import Preprocessing
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 
-def settings(data: Path, output: Path, **changes: Any) -> Config:
+def settings(folder: Path, output: Path, **changes: Any) -> Config:
     """Everything that is random is on: views, light, mixing, dropout, order, balance."""
     return dataclasses.replace(
         Config(
             recipe="test",
             output=str(output),
-            data=DataConfig(path=str(data), workers=0, sampling="balanced"),
+            data=DataConfig(path=str(folder), workers=0, sampling="balanced"),
             image=Preprocessing(size=75, crop=1.0),
             augment=AugmentConfig(area=(0.3, 1.0), color=0.3, rotate=5, mixup=0.2, cutmix=1.0),
             model=ModelConfig(width=0.1, dropout=0.5),

@@ -15,6 +15,7 @@ from inceptionv4.config import AugmentConfig, Config, DataConfig, LossConfig, Mo
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import CheckpointError, DivergedError, UsageError
+from inceptionv4.imagenet import names_of_wnids
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks
@@ -23,7 +24,7 @@ from inceptionv4.training.learner import MAX_OVERFLOWS, Learner
 from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
 from inceptionv4.training.statistics import RunningStatistics
 from inceptionv4.training.teacher import Teacher
-from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
+from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,21 @@ def test_a_student_comes_to_answer_as_its_teacher(dataset: Dataset, teacher: Pat
     assert one is not None
     assert other is not None
     assert one.loss == other.loss
+
+
+def test_a_teacher_may_call_imagenets_classes_by_name_where_the_data_have_wnids(
+    dataset: Dataset, teacher: Path, tmp_path: Path
+) -> None:
+    """As timm's weights do, and folders of ImageNet."""
+    wnids = tuple(names_of_wnids())[:3]
+    names = tuple(names_of_wnids()[wnid] for wnid in wnids)
+    saved = load_checkpoint(teacher)
+    path = tmp_path / "names.safetensors"
+    save_checkpoint(dataclasses.replace(saved, spec=dataclasses.replace(saved.spec, classes=names)), path)
+    device = select_device("cpu", "fp32")
+    Teacher(str(path), wnids, Preprocessing(), device)
+    with pytest.raises(UsageError, match="answers in other classes"):
+        Teacher(str(path), wnids[::-1], Preprocessing(), device)
 
 
 def test_a_teacher_of_other_classes_is_refused(dataset: Dataset, teacher: Path, tmp_path: Path) -> None:

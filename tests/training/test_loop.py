@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from inceptionv4.config import (
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training import loop, start
+from inceptionv4.training import start
 from inceptionv4.training.loop import train
 from inceptionv4.weights.checkpoint import load_checkpoint
 
@@ -107,7 +108,7 @@ def test_another_seed_is_another_run(run: Path, textures: Path, tmp_path: Path) 
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize("bad", ["loss", "gradient"])
+@pytest.mark.parametrize("bad", ["nan", "inf", "gradient"])
 def test_a_loss_that_is_no_number_stops_before_the_step(
     textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str
 ) -> None:
@@ -125,8 +126,10 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
             logits = super().forward(images)
             if Spoiled.calls == 3:
                 self.before = {name: value.detach().clone() for name, value in self.named_parameters()}
-                if bad == "loss":
-                    return logits * float("nan")
+                if bad == "nan":
+                    return logits * math.nan
+                if bad == "inf":  # of one class that is never right, so that the loss itself is inf
+                    return logits - torch.tensor([0.0, 0.0, math.inf])
                 logits.register_hook(lambda gradient: gradient * float("inf"))
             return logits
 

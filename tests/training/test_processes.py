@@ -132,6 +132,15 @@ def test_parts_and_processes_multiply_and_a_loss_that_is_no_number_ends_all(text
     assert np.abs(losses(alone)[:6] - losses(tmp_path / "test/1")[:6]).max() < 1e-5
 
 
+def test_a_loss_without_bounds_on_the_first_process_ends_both_before_the_step(textures: Path, tmp_path: Path) -> None:
+    ended = launch(halves(textures, tmp_path), 2, 0, "INF")
+    assert ended.returncode != 0
+    said = re.findall(r"error: training diverged in step 3: loss inf, .*; its 8 images .*", ended.stderr)
+    assert len(said) == 2, ended.stderr
+    assert said[0] == said[1], "both name the images of the first process"
+    assert len(losses(tmp_path / "test/1")) == 2
+
+
 def test_images_that_cannot_be_decoded_are_counted_once(textures: Path, tmp_path: Path) -> None:
     shutil.copytree(textures, tmp_path / "data")
     damaged = tmp_path / "data/train/grass/007.jpg"

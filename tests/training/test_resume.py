@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,15 +20,19 @@ from runs import assert_same_run, settings
 
 from inceptionv4 import Classifier
 from inceptionv4.config import (
+    AugmentConfig,
     CheckpointConfig,
     Config,
     DataConfig,
+    LossConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainingConfig,
 )
-from inceptionv4.errors import CheckpointError, DataError, StoppedError, UsageError
+from inceptionv4.errors import CheckpointError, DataError, RunError, StoppedError, UsageError
+from inceptionv4.network.layers import InceptionV4
 from inceptionv4.settings import dump
+from inceptionv4.spec import Preprocessing
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
@@ -54,14 +60,27 @@ def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Recorder, "step", record)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd"])
+MODERN = {
+    "augment": AugmentConfig(policy="augmix", erase=0.5, mixup=0.2, cutmix=1.0),
+    "loss": LossConfig(name="bce", class_weights="balanced"),
+    "schedule": ScheduleConfig(name="one_cycle", epochs=2, warmup_epochs=0.5, first_size=75),
+    "image": Preprocessing(size=107, crop=1.0),
+    "optimizer": OptimizerConfig(layer_decay=0.9),
+}
+"""What `settings` leaves out, growing images among it."""
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd", "modern"])
 def test_stopped_at_any_step_it_ends_the_same(
     optimizer: Any, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the first epoch, at its last step, after its evaluation, and near the end; with other workers."""
     change: dict[str, Any] = {}
     stops = [(1, 0), (2, 3), (11, 1), (12, 0), (21, 2)]
-    if optimizer != "adamw":
+    if optimizer == "modern":
+        change = {**MODERN, "data": DataConfig(path=str(textures), workers=0, repeats=2)}
+        stops = [(3, 3), (11, 0), (16, 1)]
+    elif optimizer != "adamw":
         change["optimizer"] = OptimizerConfig(name=optimizer, lr=0.01)
         change["training"] = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
         change["schedule"] = ScheduleConfig(epochs=1, warmup_epochs=0.5)
@@ -97,6 +116,29 @@ def test_stopped_in_an_evaluation_it_ends_the_same(
             train(config)
     assert error.value.exit_code == 130
     assert_same_run(train(config, run=tmp_path / "test/1"), whole)
+
+
+@pytest.mark.parametrize(("place", "step"), [("forward", 5), ("save", 6)])
+def test_stopped_in_a_step_or_in_a_save_it_ends_the_same(
+    place: str, step: int, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    where = (InceptionV4, "forward") if place == "forward" else (checkpoint, "_write")
+    original, calls = getattr(*where), itertools.count(1)
+
+    def spoilt(*arguments: Any) -> Any:
+        if next(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, spoilt)
+        with pytest.raises(StoppedError, match=r"SIGTERM after step \d+; everything is saved") as error:
+            train(config)
+    assert error.value.exit_code == 143
+    run = tmp_path / "test/1"
+    assert 5 <= load_checkpoint(run / "checkpoints/last.safetensors").training["step"] <= step
+    assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run), whole)
 
 
 def test_two_steps_are_not_the_same(whole: Path) -> None:
@@ -216,29 +258,66 @@ def test_a_second_signal_ends_at_once_and_the_last_state_is_sound(
     assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run), whole)
 
 
-def kill_and_resume(line: list[str], kills: int, seed: int) -> int:
-    """Kill the command at random moments, as often as asked, then let it finish; returns how often it was killed."""
-    generator, killed = random.Random(seed), 0
+def kill_and_resume(line: list[str], run: Path, kills: int, seed: int) -> tuple[int, int]:
+    """Kill the command at random moments, every second time as soon as a save begins then, and let it finish at last.
+
+    Returns how often it was killed, and how often inside of a save: that leaves a half-written file.
+    """
+    generator, killed, inside = random.Random(seed), 0, 0
+    checkpoints = run / "checkpoints"
     while killed < kills:
+        before = half_written(checkpoints)
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(generator.uniform(2.5, 6))
+            break
         except subprocess.TimeoutExpired:
+            while killed % 2 and process.poll() is None and not half_written(checkpoints) - before:
+                time.sleep(0)
             process.kill()
             process.wait()
             killed += 1
-        else:
-            break
+            inside += bool(half_written(checkpoints) - before)
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return killed
+    return killed, inside
+
+
+def half_written(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob(".*")}
 
 
 def test_killed_at_random_it_ends_the_same(textures: Path, tmp_path: Path, whole: Path) -> None:
     """A state after each step, so that many a kill falls into a save."""
     config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
-    assert kill_and_resume(command(config, tmp_path), kills=3, seed=0) >= 1
+    killed, _ = kill_and_resume(command(config, tmp_path), tmp_path / "test/1", kills=3, seed=0)
+    assert killed >= 1
     assert_same_run(tmp_path / "test/1", whole)
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_log_that_cannot_be_written_stops_the_training_in_words(
+    textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
+    original = Recorder.step
+
+    def step(self: Recorder, line: Any) -> None:
+        if line.step == 4:
+            self._log.close()
+            self._log = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+        original(self, line)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "step", step)
+        with pytest.raises(
+            RunError, match=r"cannot write in .*test/1: No space left .* bytes free; .*--resume"
+        ) as error:
+            train(config)
+    assert error.value.exit_code == 1
+    saved, _ = load_state(tmp_path / "test/1")
+    assert saved is not None
+    assert saved.training["step"] == 3
+    assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=tmp_path / "test/1"), whole)
 
 
 def test_a_full_disk_stops_the_training_and_leaves_the_state_before(
@@ -263,7 +342,9 @@ def test_a_full_disk_stops_the_training_and_leaves_the_state_before(
     line = command(config, tmp_path)
     done = subprocess.run([sys.executable, "-c", code, *line[3:]], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "step-00000003.safetensors: " in done.stderr
+    words = re.search(r"step-00000003\.safetensors: .*, for ([\d,]+) bytes of .*, with [\d,]+ bytes free", done.stderr)
+    assert words, done.stderr
+    assert 0.9 * size < int(words[1].replace(",", "")) <= size
     assert "free some space" in done.stderr
     run = tmp_path / "test/1"
     saved, complaints = load_state(run)

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from inceptionv4.cli.console import Flag, complain, print_json, speaks
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
+from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, ImageError, StoppedError
@@ -34,6 +35,7 @@ app = App(
 app.command(data_app)
 app.command(convert_app)
 app.command(export)
+app.command(doctor)
 
 
 @app.command

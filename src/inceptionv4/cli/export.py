@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from inceptionv4.cli.console import Flag
 
@@ -19,13 +21,15 @@ def export(
     *,
     format: Literal["onnx", "openvino", "pt2", "om", "mindir", "air"],
     output: Path | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    profile: Literal["ascend"] | None = None,
+    soc_version: str | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     int8: Flag = False,
     calibrate: str | None = None,
     samples: int = 300,
     validate: str | None = None,
     max_drop: float = 0.3,
-    pixels: Flag = False,
+    pixels: Annotated[bool | None, Parameter(negative="--no-pixels", show_default=False)] = None,
     batch_size: int | None = None,
     encrypt_key_file: Path | None = None,
     json: Flag = False,
@@ -40,8 +44,12 @@ def export(
         onnx, openvino, pt2 (torch.export), om (Ascend), mindir (MindSpore), or air (deprecated, needs an Ascend).
     output
         The file; inceptionv4 with the format's ending, in this folder, if not given.
+    profile
+        onnx: ascend, a graph that Ascend's compiler reads, with the command that compiles it beside it.
+    soc_version
+        om, --profile ascend: the chip, Ascend and what npu-smi info calls it; this machine's, else Ascend310P3.
     precision
-        openvino: what it computes in. Others compute in fp32, or as their device does.
+        openvino: what it computes in, fp32 if not given. An om computes in fp16, the others in fp32.
     int8
         onnx, openvino: round to 8 bits, by ranges measured on images (--calibrate).
     calibrate
@@ -53,15 +61,17 @@ def export(
     max_drop
         int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
     pixels
-        onnx, openvino, pt2: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself.
+        onnx, openvino, pt2: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does so
+        unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
     batch_size
-        A fixed number of images at once; any number, if not given (mindir, air, om: 1).
+        A fixed number of images at once; any number, if not given (mindir, air, om, --profile ascend: 1).
     encrypt_key_file
         mindir: a file of 16, 24 or 32 bytes to encrypt by.
     json
         Print the description that travels with the file.
     """
     from inceptionv4.errors import UsageError
+    from inceptionv4.export.ascend import Ascend
     from inceptionv4.export.export import Int8, export_model
     from inceptionv4.export.mindspore import read_key
 
@@ -73,8 +83,15 @@ def export(
         raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
     if encrypt_key_file is not None and format != "mindir":
         raise UsageError("--encrypt-key-file is for --format mindir; others are not encrypted")
-    if pixels and format not in ("onnx", "openvino", "pt2"):
-        raise UsageError(f"--pixels is for onnx, openvino and pt2, not for {format}")
+    for_ascend = format == "om" or profile == "ascend"
+    if profile is not None and format != "onnx":
+        raise UsageError(f"--profile {profile} is for --format onnx, not for {format}")
+    if soc_version is not None and not for_ascend:
+        raise UsageError("--soc-version is for --format om and --profile ascend")
+    if pixels and format not in ("onnx", "openvino", "pt2", "om"):
+        raise UsageError(f"--pixels is for onnx, openvino, pt2 and om, not for {format}")
+    if int8 and profile is not None:
+        raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
     if int8 and format not in ("onnx", "openvino"):
         raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
     if int8 and calibrate is None:
@@ -86,17 +103,23 @@ def export(
         format,
         path,
         precision=precision,
-        pixels=pixels,
+        pixels=bool(pixels) and not for_ascend,  # there it is the chip that normalises
         batch_size=batch_size or (1 if format in FIXED else None),
         int8=Int8(str(calibrate), samples, validate, max_drop) if int8 else None,
         images=validate,
         key=None if encrypt_key_file is None else read_key(encrypt_key_file),
+        ascend=Ascend(soc_version, aipp=pixels is not False) if for_ascend else None,
     )
     if json:
         print(artefact.to_json())
         return
-    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
-    print(f"{path}: {format}, {artefact.precision}, {size / 1e6:.1f} MB; {artefact.verification or 'unverified'}")
+    files = (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
+    size = sum(file.stat().st_size for file in files)
+    encrypted = ", encrypted" if encrypt_key_file is not None else ""
+    print(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
+    print(artefact.verification or "unverified: no machine here can run it")
+    if profile == "ascend":
+        print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
     if (calibration := artefact.calibration) is not None:
         print(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
         if calibration.float_layers:

@@ -138,6 +138,8 @@ def _detect_file(path: Path) -> tuple[type[Source], Callable[[], Table]]:
         return CsvSource, lambda: CsvSource.index(path)
     if path.suffix.lower() == ".parquet":
         return ParquetSource, lambda: ParquetSource.index([path])
+    if path.name in (TRAIN_TAR, VAL_TAR):
+        return ImageNetSource, lambda: ImageNetSource.index(path.parent, (path.name,))
     if head[257:262] == b"ustar" or path.suffix.lower() in (".tar", ".tgz") or path.name.lower().endswith(".tar.gz"):
         return TarSource, lambda: TarSource.index(path)
     if head.startswith((b"PK\3\4", b"PK\5\6")) or path.suffix.lower() == ".zip":

@@ -12,12 +12,14 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from inceptionv4.artefact import Artefact, Calibration, Format, Input, Precision
+from inceptionv4.artefact import Artefact, Calibration, Format, Input, Precision, sidecar
 from inceptionv4.data.transforms import normalize
-from inceptionv4.errors import Error, UsageError
+from inceptionv4.errors import Error, UnfinishedError, UsageError
 from inceptionv4.evaluation.evaluate import choose_images, evaluate_backend
 from inceptionv4.export import parity, quantize
+from inceptionv4.export.ascend import Ascend, Recipe, find_compiler
 from inceptionv4.inference.backends.backend import Backend, GraphBackend
+from inceptionv4.inference.backends.pyacl import find_chip
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
@@ -26,7 +28,6 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.files import write_together
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import Preprocessing
-from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
 
 FLOAT_LAYERS = (0, 8, 16, 32, 64)
@@ -57,30 +58,38 @@ def export_model(
     form: Format,
     path: Path,
     *,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     pixels: bool = False,
     batch_size: int | None = None,
     int8: Int8 | None = None,
     images: str | None = None,
     key: bytes | None = None,
+    ascend: Ascend | None = None,
 ) -> Artefact:
     """Write `model` to `path` as `form`, and run it there on real images beside the model, or keep nothing.
 
-    With `pixels` the graph takes uint8 and normalises by itself. `batch_size` fixes the number of images at once.
-    `images` is a place of images to compare on; if not given, the model's own data, else digits. `key` encrypts a
-    MINDIR.
+    `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
+    `batch_size` fixes the number of images at once. `images` is a place of images to compare on; if not given, the
+    model's own data, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that Ascend's compiler
+    reads, with the means to compile it beside it.
+
+    A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
 
     Raises:
+        UnfinishedError: there is no `atc` here; what it needs for the .om was written.
         UsageError: no such model, the runtime is not installed, or the form has no such precision.
         CheckpointError: the model is damaged.
         DataError: the data for int8 or for the comparison cannot be used.
         Error: the file answers differently from the model, or int8 costs too much accuracy.
         RunError: the file cannot be written.
     """
+    if ascend is None and form == "om":
+        ascend = Ascend()
+    soc_version = None if ascend is None else ascend.resolve()
     network, checkpoint = load_model(model)
     artefact = Artefact(
         format=form,
-        precision="int8" if int8 is not None else precision,
+        precision="int8" if int8 is not None else precision or ("fp16" if form == "om" else "fp32"),
         spec=checkpoint.spec,
         version=metadata.version("inceptionv4"),
         weights=hash_weights(network),
@@ -89,9 +98,24 @@ def export_model(
         trained_on=checkpoint.trained_on,
     )
     check_precision(artefact)
-    exporter = _Exporter(network, checkpoint, artefact, path, key)
+    recipe = None
+    if ascend is not None:
+        om = replace(
+            artefact,
+            format="om",
+            precision="fp16",
+            input="uint8" if ascend.aipp else "float32",
+            batch_size=batch_size or 1,
+            soc_version=soc_version,
+        )
+        artefact = replace(artefact, format="onnx", precision="fp32", batch_size=om.batch_size)
+        graph = path.with_suffix(".ascend.onnx") if form == "om" else path
+        recipe = Recipe(graph.name, path.with_suffix(".om").name, om)
+    exporter = _Exporter(network, artefact, path, key, recipe)
+    if form == "air":
+        return exporter.keep_unverified()
     questions = parity.ask(network, checkpoint, images or (int8.validate or int8.calibrate if int8 else None))
-    return exporter.keep_verified(questions, int8)
+    return exporter.keep_compiled(questions) if form == "om" else exporter.keep_verified(questions, int8)
 
 
 def check_precision(artefact: Artefact) -> None:
@@ -99,6 +123,7 @@ def check_precision(artefact: Artefact) -> None:
     known: dict[Format, tuple[Precision, ...]] = {
         "onnx": ("fp32", "int8"),
         "openvino": ("fp32", "bf16", "fp16", "int8"),
+        "om": ("fp16",),
     }
     possible = known.get(artefact.format, ("fp32",))
     if artefact.precision not in possible:
@@ -115,12 +140,15 @@ def hash_weights(network: InceptionV4) -> str:
 
 
 class _Exporter:
-    """One export: the model, what is to be made of it, and where."""
+    """One export: the model, what is to be made of it, and where.
+
+    With a recipe, the artefact is the ONNX graph that it starts from.
+    """
 
     def __init__(
-        self, network: InceptionV4, checkpoint: Checkpoint, artefact: Artefact, path: Path, key: bytes | None
+        self, network: InceptionV4, artefact: Artefact, path: Path, key: bytes | None, recipe: Recipe | None
     ) -> None:
-        self.network, self.checkpoint, self.artefact, self.path, self.key = network, checkpoint, artefact, path, key
+        self.network, self.artefact, self.path, self.key, self.recipe = network, artefact, path, key, recipe
         self.rewritten = rewrite(network)
 
     def keep_verified(self, questions: parity.Questions, int8: Int8 | None) -> Artefact:
@@ -134,8 +162,49 @@ class _Exporter:
             kept = replace(kept, verification=verification)
             del backend  # which may hold the file open
             draft.save(kept, path)
+            if self.recipe is not None:
+                self.recipe.write(path.parent)
 
         write_together(self.path, write)
+        return kept
+
+    def keep_unverified(self) -> Artefact:
+        """Make the file, which no runtime of ours reads."""
+        draft = self._float_draft()
+        write_together(self.path, lambda path: draft.save(self.artefact, path))
+        return self.artefact
+
+    def keep_compiled(self, questions: parity.Questions) -> Artefact:
+        """Make the ONNX graph and run it in ONNX Runtime; compile it, if `atc` is here; and run that, if an Ascend of
+        its kind is here. Without `atc` the graph is kept, with the means to compile it.
+        """
+        recipe, compiler = self.recipe, find_compiler()
+        assert recipe is not None
+        kept = recipe.artefact
+
+        def write(path: Path) -> None:
+            nonlocal kept
+            graph = path.with_name(recipe.graph)
+            draft, artefact, backend = self._draft(graph)
+            verification = parity.verify(graph.name, backend, questions, artefact.precision)
+            del backend
+            draft.save(replace(artefact, verification=verification), graph)
+            if compiler is None:
+                recipe.write(path.parent)
+                return
+            recipe.compile(compiler, path.parent)
+            sidecar(path).write_text(kept.to_json() + "\n", encoding="utf-8")
+            if find_chip() == kept.soc_version:
+                verification = parity.verify(path.name, self._open(path), questions, kept.precision)
+                kept = replace(kept, verification=verification)
+                sidecar(path).write_text(kept.to_json() + "\n", encoding="utf-8")
+
+        write_together(self.path, write)
+        if compiler is None:
+            raise UnfinishedError(
+                f"there is no atc on PATH, so that {self.path.name} was not made. {recipe.graph} was, and answers as "
+                f"the model does; `sh {recipe.script}`, where CANN is, makes the .om for {kept.soc_version} of it"
+            )
         return kept
 
     def _draft(self, path: Path) -> tuple[Draft, Artefact, Backend]:
@@ -146,9 +215,13 @@ class _Exporter:
     def _float_draft(self) -> Draft:
         match self.artefact.format:
             case "onnx":
-                from inceptionv4.export.onnx import OnnxDraft, build_graph
+                from inceptionv4.export.onnx import ASCEND_IR_VERSION, ASCEND_OPSET, OnnxDraft, build_graph
 
-                return OnnxDraft(build_graph(self.rewritten, self.artefact))
+                if self.recipe is None:
+                    return OnnxDraft(build_graph(self.rewritten, self.artefact))
+                return OnnxDraft(
+                    build_graph(self.rewritten, self.artefact, opset=ASCEND_OPSET, ir_version=ASCEND_IR_VERSION)
+                )
             case "openvino":
                 from inceptionv4.export.onnx import build_graph
                 from inceptionv4.export.openvino import OpenVinoDraft, read_graph
@@ -162,6 +235,10 @@ class _Exporter:
                 from inceptionv4.export.mindspore import MindIrDraft
 
                 return MindIrDraft(self.network, self.key)
+            case "air":
+                from inceptionv4.export.mindspore import AirDraft
+
+                return AirDraft(self.network)
             case _:
                 raise ValueError(f"{self.artefact.format} is not made here")
 

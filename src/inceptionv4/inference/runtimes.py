@@ -59,6 +59,12 @@ def _mindspore(path: Path, device: Device) -> Backend:
     return MindSporeBackend(path)
 
 
+def _ascend(path: Path, device: Device) -> Backend:
+    from inceptionv4.inference.backends.ascend import AscendBackend
+
+    return AscendBackend(path, device.device.index or 0)
+
+
 def _weights(path: Path, device: Device) -> Backend:
     network, checkpoint = load_model(path)
     return TorchBackend(network, checkpoint.spec, device, trained_on=checkpoint.trained_on)
@@ -68,6 +74,7 @@ def _extra(name: str) -> str:
     return f"pip install 'inceptionv4[{name}]'"
 
 
+CANN = "install CANN and source its set_env.sh, see docs/ascend.md"
 TORCH = Runtime("torch", "", ("torch",), "", "CPU; NVIDIA and Ascend untested on hardware", _weights)
 RUNTIMES = (
     TORCH,
@@ -75,6 +82,7 @@ RUNTIMES = (
     Runtime("onnxruntime", ".onnx", ("onnxruntime",), _extra("onnx"), "CPU", _onnx),
     Runtime("openvino", ".xml", ("openvino",), _extra("openvino"), "CPU; Intel GPUs untested on hardware", _openvino),
     Runtime("mindspore", ".mindir", ("mindspore",), _extra("mindspore"), "CPU", _mindspore),
+    Runtime("ascend", ".om", ("acl", "ais_bench"), CANN, "its calls, with stand-ins; untested on hardware", _ascend),
 )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +34,15 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}, with {free:,} bytes free; "
+            "free some space or write elsewhere"
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        # What cannot be removed now is by `remove_half_written`; it is no reason to fail, or to fail otherwise.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_together(path: Path, write: Callable[[Path], None]) -> None:
@@ -65,9 +73,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_half_written(folder: Path, *patterns: str) -> None:
-    """Remove what `write_whole` left in a folder when it was killed; the patterns are of the files that it wrote."""
-    for pattern in patterns:
-        for path in folder.glob(f".{pattern}.????????"):
+    """Remove what `write_whole` left in a folder when it was killed; the patterns are of the files that it wrote.
+
+    safetensors has a temporary file of its own beside the one that it is to write.
+    """
+    for pattern in (*(f".{pattern}.????????" for pattern in patterns), ".tmp??????"):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 

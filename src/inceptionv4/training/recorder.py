@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -85,8 +88,9 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.progress.__exit__(kind, error, traceback)
-        self._log.close()
-        self._results.close()
+        for file in (self._log, self._results):
+            with contextlib.suppress(OSError):  # of a line that could not be written, which was reported
+                file.close()
         if self.tracker is not None:
             self.tracker.close()
         if hint := draw_curves(self.run):
@@ -101,7 +105,8 @@ class Recorder:
         self._steps.append(record)
         self._images_since += record.images
         self._last_step = time.monotonic()
-        self._log.write(_line(record))
+        with _reporting(self.run):
+            self._log.write(_line(record))
         if self.tracker is not None:
             figures = ("loss", "learning_rate", "gradient_norm")
             self.tracker.log(record.step, {f"training/{name}": getattr(record, name) for name in figures})
@@ -125,7 +130,8 @@ class Recorder:
             skipped_images=len(skipped),
             seconds=now - self._epoch_started,
         )
-        self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
+        with _reporting(self.run):
+            self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
         if self.tracker is not None:
             figures = {"loss": metrics.loss, "top1": metrics.top1, "top5": metrics.top5}
             self.tracker.log(record.step, {f"held out/{name}": value for name, value in figures.items()})
@@ -157,6 +163,19 @@ class Silence:
 
     def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
         """The first process writes it."""
+
+
+@contextlib.contextmanager
+def _reporting(run: Path) -> Iterator[None]:
+    """A disk that is full is an error in words: lines are flushed as they are written."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(run).free
+        raise RunError(
+            f"cannot write in {run}: {error.strerror or error}, with {free:,} bytes free; free some space, and go on "
+            f"with `inceptionv4 train --resume {run}`"
+        ) from None
 
 
 def _line(record: StepRecord) -> str:

@@ -73,7 +73,8 @@ def save_state(
     save_checkpoint(replace(checkpoint, weights={**checkpoint.weights, **tensors}, training=facts), path)
     write_whole(run / LAST, lambda temporary: _link(path, temporary))
     for old in saved_states(run)[keep:]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next save tries it again
+            old.unlink()
 
 
 def _link(path: Path, temporary: Path) -> None:

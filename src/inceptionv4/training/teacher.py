@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import UsageError
+from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.device import Device
 from inceptionv4.spec import Preprocessing
 from inceptionv4.weights.load import load_model
@@ -22,7 +23,7 @@ class Teacher:
         CheckpointError: it is damaged.
         """
         network, checkpoint = load_model(model)
-        if checkpoint.spec.classes != classes:
+        if canonical(checkpoint.spec.classes) != canonical(classes):
             raise UsageError(
                 f"the teacher {model} answers in other classes than the data have; train a teacher on the same data"
             )

@@ -76,7 +76,8 @@ def _write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Pat
     try:
         safetensors.torch.save_file(dict(tensors), path, dict(metadata))
     except safetensors.SafetensorError as error:  # which is how it reports a full disk
-        raise OSError(str(error)) from None
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        raise OSError(f"{error}, for {size:,} bytes of tensors") from None
 
 
 def is_ours(path: Path) -> bool:

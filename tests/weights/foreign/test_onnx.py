@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.spec import NOTE, ModelSpec
 from inceptionv4.weights.foreign.onnx import read_onnx
 from inceptionv4.weights.load import load_model, read_model
 
@@ -116,7 +118,7 @@ def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
         nodes,
         "anything",
         [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, 75, 75])],
-        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", len(constants["bias"])])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
@@ -136,6 +138,23 @@ def test_a_graph_of_any_names_with_norms_beside_or_within(tmp_path: Path, fold: 
     assert list(report.folded.values()) == ([149] if fold else [])
     if not fold:
         assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@torch.no_grad()
+def test_the_background_of_1001_classes_is_dropped_unless_the_file_says_what_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = randomize(InceptionV4(1001))
+    path = tmp_path / "x.onnx"
+    plain_graph(network, path, fold=True)
+    torch.testing.assert_close(answers(path), network(IMAGES)[:, 1:], rtol=1e-4, atol=1e-4)
+    checkpoint, report = read_model(path)
+    assert (checkpoint.spec.classes[0], len(checkpoint.spec.classes)) == ("tench", 1000)
+    assert "the background's class is dropped" in str(report)
+    model = onnx.load(path)
+    own = ModelSpec(classes=tuple(f"sort {number}" for number in range(1001)))
+    model.metadata_props.add(key=NOTE, value=json.dumps(own.to_dict()))
+    onnx.save(model, path)
+    torch.testing.assert_close(answers(path), network(IMAGES), rtol=1e-4, atol=1e-4)
 
 
 def test_other_networks_and_changed_ones_are_refused(timms: tuple[torch.nn.Module, Path], tmp_path: Path) -> None:

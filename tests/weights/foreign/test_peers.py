@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.weights.foreign.assemble import assemble, recognize
-from inceptionv4.weights.foreign.origins import ORIGINS
+from inceptionv4.weights.foreign.origins import CADENE, ORIGINS
 
 
 def images() -> Tensor:
@@ -136,3 +137,22 @@ def test_missing_strange_and_misshapen_arrays_are_errors() -> None:
 def test_names_of_origins_do_not_overlap() -> None:
     for origin in ORIGINS:
         assert len(set(origin.convolutions)) == 149
+
+
+def test_each_origin_brings_the_preprocessing_of_its_published_figures() -> None:
+    """As the projects' own evaluations state it: shorter side, crop, filter, mean, deviation."""
+    half, mean, std = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    wanted = {
+        "timm": (341, 299, "bicubic", half, half),
+        "Cadene": (341, 299, "bilinear", half, half),
+        "TF-slim": (341, 299, "bilinear", half, half),
+        "MindSpore's model zoo": (299, 299, "bilinear", mean, std),
+        "MindCV": (341, 299, "bilinear", mean, std),
+        "PaddleClas": (320, 299, "bilinear", mean, std),
+    }
+    found = {
+        origin.name: (math.floor(pixels.size / pixels.crop), pixels.size, pixels.interpolation, pixels.mean, pixels.std)
+        for origin in (*ORIGINS, CADENE)
+        for pixels in (origin.preprocessing,)
+    }
+    assert {name: found[name] for name in wanted} == wanted

@@ -27,8 +27,8 @@ class ImageNetSource(RangeSource):
     """Images at their offsets in the two archives; classes are wnids, sorted."""
 
     @staticmethod
-    def index(folder: Path) -> Table:
-        """Read the members of the archives in `folder`.
+    def index(folder: Path, archives: tuple[str, ...] = (TRAIN_TAR, VAL_TAR)) -> Table:
+        """Read the members of those of `archives` that are in `folder`.
 
         Raises:
             DataError: an archive is damaged, or the kit is missing where validation images need it.
@@ -36,7 +36,8 @@ class ImageNetSource(RangeSource):
         """
         names, container, offsets, sizes, wnids, splits = [], [], [], [], [], []
         containers: list[Path] = []
-        for archive, split in ((folder / TRAIN_TAR, TRAIN), (folder / VAL_TAR, VAL)):
+        for name in archives:
+            archive, split = folder / name, TRAIN if name == TRAIN_TAR else VAL
             if not archive.is_file():
                 continue
             members = _train_members(archive) if split == TRAIN else _val_members(archive, folder)

@@ -30,8 +30,8 @@ IN_EXTRA_FIELD = 0xFFFFFFFF
 EXTRA_GUESS = 64
 """Bytes read beyond what the directory promises, as a local header may have a longer extra field."""
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
-LARGEST = 2**30
-"""Bytes of a member at most; 8 a pixel for the largest picture that is decoded."""
+MAX_BYTES = 2**30
+"""Above every image file: a member that would unpack to more is a bomb, or no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ def read_member(member: Member, name: str, read: Callable[[int, int], bytes]) ->
     `name` is what errors call the member.
 
     Raises:
-        ImageError: it is packed in a way that cannot be read, damaged, or has more than `LARGEST` bytes.
+        ImageError: it is packed in a way that cannot be read, damaged, or has more than `MAX_BYTES` bytes.
     """
     if obstacle := member.obstacle():
         raise ImageError(f"{name} {obstacle}; pack it again, stored or deflated")
-    if max(member.size, member.packed) > LARGEST:
-        raise ImageError(f"{name} has {max(member.size, member.packed):,} bytes; the limit is {LARGEST:,}")
+    if (size := max(member.size, member.packed)) > MAX_BYTES:
+        raise ImageError(f"{name} cannot be read: it would unpack to {size:,} bytes; the limit is {MAX_BYTES:,}")
     guess = LOCAL_HEADER.size + len(member.name.encode("utf-8", "surrogateescape")) + EXTRA_GUESS + member.packed
     content = read(member.offset, guess)
     if len(content) < LOCAL_HEADER.size or not content.startswith(b"PK\3\4"):

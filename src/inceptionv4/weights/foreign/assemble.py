@@ -29,6 +29,7 @@ from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, PADDLE, TIMM, Z
 CLASSES = 1000
 BACKGROUND = 1001
 """As many outputs where the first is for images of nothing, as TensorFlow's ImageNet has it."""
+DROPPED = "the background's class is dropped"
 ZOO_NORMS = ("bn0", "softmax.batchnorm")
 ZOO_HEAD_EPS = (1e-3, 1e-5)
 Array = Tensor | np.ndarray
@@ -151,7 +152,7 @@ class _Assembly:
         words = {
             ZOO: "norms before and after the classifier",
             PADDLE: "dropout that shrinks features by 0.8",
-        }.get(self.origin, "the background's class is dropped" if background else None)
+        }.get(self.origin, DROPPED if background else None)
         weight = self._take(names[0], words)
         bias = self._take(names[1], None if self.origin is PADDLE else words)
         if self.origin.layout != "torch":

@@ -26,7 +26,8 @@ from inceptionv4.network.architecture import (
     Stage,
 )
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
-from inceptionv4.weights.foreign.assemble import Report
+from inceptionv4.spec import NOTE
+from inceptionv4.weights.foreign.assemble import BACKGROUND, DROPPED, Report
 
 if TYPE_CHECKING:
     import onnx
@@ -59,8 +60,20 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], Architecture, Report, dict
         except _NotThisOneError as error:
             complaints.append(str(error))
         else:
-            return weights, name, report, {entry.key: entry.value for entry in model.metadata_props}
+            notes = {entry.key: entry.value for entry in model.metadata_props}
+            if NOTE not in notes:
+                _drop_background(weights, report)
+            return weights, name, report, notes
     raise CheckpointError(f"{path} is no Inception-v4 in float: {complaints[0]}")
+
+
+def _drop_background(weights: dict[str, Tensor], report: Report) -> None:
+    """Leave out the first of 1001 classes: a graph says by no name whose it is."""
+    if len(weights["classifier.bias"]) == BACKGROUND:
+        for name in ("classifier.weight", "classifier.bias"):
+            weights[name] = weights[name][1:].contiguous()
+            report.taken -= 1
+            report.folded[DROPPED] += 1
 
 
 class _NotThisOneError(Exception):

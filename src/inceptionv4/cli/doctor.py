@@ -1,0 +1,88 @@
+"""`inceptionv4 doctor`: what this installation can do, and why not the rest."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from rich.console import Console
+from rich.table import Table
+
+from inceptionv4.cli.console import Flag, print_json
+
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "onnxruntime", "openvino", "nncf", "mindspore"),
+    *("onnx", "pyarrow", "matplotlib", "tensorboard", "huggingface-hub", "obstore"),
+)
+"""Whose versions matter in a report of an error."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What `--json` prints."""
+
+    version: str
+    python: str
+    system: str
+    device: str
+    runtimes: dict[str, dict[str, str | None]]
+    """By name: `files` that each runs, why it is `missing` (null: it is here), where it was `tested`."""
+    packages: dict[str, str | None]
+
+
+def doctor(*, json: Flag = False) -> None:
+    """Say what this installation computes on, which runtimes are here, why others are not, and all versions.
+
+    Parameters
+    ----------
+    json
+        Print one object.
+    """
+    health = examine()
+    if json:
+        print_json(asdict(health))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
+    print(f"inceptionv4 {health.version}, Python {health.python}, {health.system}")
+    print(f"computes on {health.device}\n")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("runtime", "runs", "here", "its answers were tested on"):
+        table.add_column(heading, overflow="fold")
+    for name, facts in health.runtimes.items():
+        table.add_row(name, facts["files"], facts["missing"] or "yes", facts["tested"])
+    console.print(table)
+    found = [f"{name} {version}" for name, version in health.packages.items() if version is not None]
+    print(f"\n{', '.join(found)}")
+    absent = [name for name, version in health.packages.items() if version is None]
+    if absent:
+        print(f"not installed: {', '.join(absent)}")
+
+
+def examine() -> Health:
+    from inceptionv4.inference.runtimes import RUNTIMES
+    from inceptionv4.runtime.device import select_device
+
+    return Health(
+        version=metadata.version("inceptionv4"),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        device=select_device().describe(),
+        runtimes={
+            runtime.name: {
+                "files": runtime.suffix or "weights of any origin",
+                "missing": runtime.missing(),
+                "tested": runtime.tested,
+            }
+            for runtime in RUNTIMES
+        },
+        packages={name: _version(name) for name in PACKAGES},
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

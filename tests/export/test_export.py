@@ -1,0 +1,260 @@
+"""Every exported file answers as the model does, in its own runtime, wherever a model is named; or it is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.transforms import normalize
+from inceptionv4.errors import CheckpointError, Error
+from inceptionv4.evaluation.evaluate import evaluate
+from inceptionv4.export import parity
+from inceptionv4.export.export import Int8, export_model, hash_weights
+from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.spec import ModelSpec, Preprocessing
+from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
+from inceptionv4.weights.load import load_model
+
+PIXELS = Preprocessing(size=75, crop=0.9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+ENDINGS = {"onnx": "onnx", "openvino": "xml", "pt2": "pt2", "mindir": "mindir"}
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def model(tmp_path_factory: pytest.TempPathFactory, textures: Path) -> Path:
+    """A narrow network with norms that have seen the textures, and a classifier that tells them apart a little."""
+    torch.manual_seed(0)
+    network = InceptionV4(3, width=0.1)
+    batches = list(evaluation_batches(read_dataset(textures).train, PIXELS, batch_size=60, workers=0))
+    images = normalize(torch.cat([batch.images for batch in batches]), PIXELS)
+    labels = torch.cat([batch.labels for batch in batches])
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(images)
+    network.eval()
+    features = network.embed(images)
+    middle = features.mean(0)
+    means = torch.stack([features[labels == label].mean(0) for label in range(3)]) - middle
+    network.classifier.weight.copy_(means / means.norm(dim=1, keepdim=True).square() * 4)
+    network.classifier.bias.copy_(-network.classifier.weight @ middle)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    spec = ModelSpec(classes=("brick", "grass", "gravel"), width=0.1, preprocessing=PIXELS)
+    save_checkpoint(Checkpoint(network.state_dict(), spec), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, textures: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """The held-out textures, uint8, and the plain network's logits in float64."""
+    network, _ = load_model(model)
+    batches = list(evaluation_batches(read_dataset(textures).val, PIXELS, batch_size=45, workers=0))
+    images = torch.cat([batch.images for batch in batches])
+    with torch.no_grad():
+        logits = network.double()(normalize(images, PIXELS).double()).float()
+    assert len(logits.argmax(1).unique()) == 3
+    return images, logits
+
+
+@pytest.mark.parametrize("options", [{}, {"pixels": True}, {"batch_size": 4}], ids=["floats", "pixels", "fixed"])
+@pytest.mark.parametrize("form", ["onnx", "openvino", "pt2"])
+def test_a_file_answers_as_the_model(
+    model: Path, textures: Path, tmp_path: Path, expected: Any, form: Any, options: dict[str, Any]
+) -> None:
+    path = tmp_path / f"m.{ENDINGS[form]}"
+    artefact = export_model(str(model), form, path, images=str(textures), **options)
+    files = {path.name, "m.bin"} if form == "openvino" else {path.name}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    backend = open_backend(path)
+    images, logits = expected
+    torch.testing.assert_close(backend.infer(images), logits, rtol=0, atol=1e-4)
+    if "pixels" not in options:
+        torch.testing.assert_close(backend.infer(normalize(images[:7], PIXELS)), logits[:7], rtol=0, atol=1e-4)
+    else:
+        with pytest.raises(ValueError, match="takes uint8 pixels"):
+            backend.infer(normalize(images[:7], PIXELS))
+    assert backend.spec == ModelSpec(classes=("brick", "grass", "gravel"), width=0.1, preprocessing=PIXELS)
+    verification = artefact.verification
+    assert verification is not None
+    assert (verification.images, verification.top1_agreement, verification.top5_overlap) == (32, 1.0, 1.0)
+    assert verification.largest_difference < 1e-4
+    assert artefact.weights == hash_weights(load_model(model)[0])
+
+
+def test_a_mindir_does_too_and_is_evaluated(
+    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any]
+) -> None:
+    path = tmp_path / "m.mindir"
+    result = command("export", model, "--format", "mindir", "--output", path, "--batch-size", 8, "--validate", textures)
+    assert result.code == 0, result.err
+    assert "mindir, fp32" in result.out
+    torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
+    assert evaluate(path, textures).metrics.top1 == evaluate(model, textures).metrics.top1
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_keeps_its_accuracy_or_layers_in_float(
+    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], form: str
+) -> None:
+    path = tmp_path / f"m.{ENDINGS[form]}"
+    options = ("--int8", "--calibrate", textures, "--samples", 40, "--max-drop", 5, "--output", path)
+    result = command("export", model, "--format", form, *options)
+    assert result.code == 0, result.err
+    assert f"{form}, int8" in result.out
+    backend = open_backend(path)
+    measured = evaluate(path, textures).metrics.top1
+    assert measured >= evaluate(model, textures).metrics.top1 - 0.05
+    calibration = backend.artefact.calibration  # type: ignore[attr-defined]
+    assert calibration.top1_int8 == pytest.approx(measured)
+    assert len(calibration.files) == 40
+    assert all((textures / file).is_file() for file in calibration.files)
+    # It computes in 8 bits: answers differ, by about what rounding to 127 steps does.
+    difference = float((backend.infer(expected[0]) - expected[1]).abs().max())
+    assert 1e-4 < difference < float(expected[1].max() - expected[1].min())
+
+
+def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
+    model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured accuracies are too low until 16 convolutions are in float, and then always."""
+    from inceptionv4.export import export
+
+    monkeypatch.setattr(export, "FLOAT_LAYERS", (0, 16))
+    answers = iter([0.9, 0.5, 0.898])
+    monkeypatch.setattr(export._Exporter, "_top1", lambda *_: next(answers))
+    path = tmp_path / "m.onnx"
+    artefact = export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
+    assert artefact.calibration is not None
+    layers = artefact.calibration.float_layers
+    assert len(set(layers)) == 16
+    convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 149
+    assert {node.name for node in convolutions if node.input[1] == f"{node.name}.weight"} == set(layers)
+    path.unlink()
+    answers = iter([0.9, 0.5, 0.5])
+    with pytest.raises(Error, match=r"int8 costs more than 0.3 points of top-1.* 40.00 with 16 convolutions"):
+        export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(
+    model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """The negative control: an export that forgets the norms' shifts."""
+    from inceptionv4.export import export
+
+    real = export.rewrite
+
+    def wrong(network: InceptionV4) -> InceptionV4:
+        rewritten = real(network)
+        next(module for module in rewritten.modules() if isinstance(module, nn.Conv2d)).bias.data.zero_()  # type: ignore[union-attr]
+        return rewritten
+
+    monkeypatch.setattr(export, "rewrite", wrong)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"what was there before")
+    result = command("export", model, "--format", "onnx", "--output", path, "--validate", textures)
+    assert result.code == 1
+    assert "does not answer as the model does" in result.err
+    assert path.read_bytes() == b"what was there before"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_the_gate_sees_differences(model: Path, textures: Path) -> None:
+    network, checkpoint = load_model(model)
+    questions = parity.ask(network, checkpoint, str(textures))
+    assert parity.compare(questions, questions.logits, "fp32").largest_difference == 0
+    other = questions.logits.roll(1, 1)
+    found = parity.compare(questions, other, "fp32")
+    assert found.top1_agreement == 0
+    assert found.largest_difference > found.tolerance
+    near = questions.logits + found.tolerance / 2
+    assert parity.compare(questions, near, "fp32").top1_agreement == 1
+
+
+def test_onnx_says_what_it_is_and_is_read_as_weights_too(model: Path, textures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    export_model(str(model), "onnx", path, images=str(textures))
+    graph = onnx.load(path)
+    assert (graph.opset_import[0].version, graph.ir_version) == (20, 10)
+    notes = {entry.key: entry.value for entry in graph.metadata_props}
+    described = Artefact.from_json(notes[NOTE], "m.onnx")
+    assert described.spec.classes == ("brick", "grass", "gravel")
+    assert {node.op_type for node in graph.graph.node} == {
+        *("Conv", "Relu", "MaxPool", "AveragePool", "Concat", "GlobalAveragePool", "Flatten", "Gemm")
+    }
+
+
+def test_damaged_and_foreign_files_are_named(model: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    for name in ("a.pt2", "a.xml", "a.mindir", "a.onnx"):
+        (tmp_path / name).write_bytes(b"no model at all")
+        result = command("predict", tmp_path / name, "x.jpg")
+        assert result.code in (1, 2)
+        assert name in result.err or "x.jpg" in result.err
+        with pytest.raises(CheckpointError, match=name):
+            open_backend(tmp_path / name)
+
+
+def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Path) -> None:
+    """An archive whose weights are marked as pickled: torch would execute them."""
+    import pickle
+    import zipfile
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    good, bad = tmp_path / "good.pt2", tmp_path / "bad.pt2"
+    export_model(str(model), "pt2", good, images=str(textures))
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("model_weights_config.json"):
+                config = json.loads(content)
+                next(entry for entry in config["config"].values() if entry["path_name"] == "weight_0")["use_pickle"] = (
+                    True
+                )
+                content = json.dumps(config).encode()
+            target.writestr(name, pickle.dumps(Bomb()) if name.endswith("/weight_0") else content)
+    with pytest.raises(CheckpointError, match="holds pickled objects"):
+        open_backend(bad)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    for arguments, words in (
+        (("onnx", "--output", "m.bin"), "must end in .onnx"),
+        (("onnx", "--precision", "bf16"), "onnx is written in fp32, int8, not in bf16"),
+        (("onnx", "--int8"), "--calibrate FOLDER"),
+        (("pt2", "--int8", "--calibrate", "x"), "--int8 is for onnx and openvino"),
+        (("mindir", "--pixels"), "--pixels is for onnx, openvino and pt2"),
+        (("onnx", "--encrypt-key-file", "k"), "is for --format mindir"),
+        (("onnx", "--batch-size", 0), "--batch-size must be at least 1"),
+    ):
+        result = command("export", model, "--format", *arguments)
+        assert (result.code, words in result.err) == (2, True), result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classifier_answers_by_any_runtime(model: Path, textures: Path, tmp_path: Path) -> None:
+    files = sorted((textures / "val").rglob("*.jpg"))[::5]
+    answers = Classifier.load(model)(files)
+    for form, ending in (("onnx", "onnx"), ("openvino", "xml"), ("pt2", "pt2")):
+        path = tmp_path / f"m.{ending}"
+        export_model(str(model), form, path, images=str(textures))  # type: ignore[arg-type]
+        for ours, theirs in zip(answers, Classifier.load(path)(files), strict=True):
+            assert ours.label == theirs.label
+            np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-4)
