@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,8 +22,8 @@ from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.images import NamedImage, find_images
 from inceptionv4.inference.runtimes import open_backend
 
-WORKERS = 2
-"""Threads that read and decode while the model answers."""
+WORKERS = min(16, max(2, os.cpu_count() or 2))
+"""Threads that read and decode while the model answers. Those that only wait for a network cost it nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,8 @@ class Classifier:
         Raises:
             UsageError: `embed`, of an exported file, which gives logits alone.
         """
-        if embed and not isinstance(self.backend, TorchBackend):
-            raise UsageError(
-                "an exported file gives no features; name the run or the checkpoint that it was exported from"
-            )
+        if embed:
+            self._embedder()
         return self._predict(_found(images), top, tta, embed)
 
     def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
@@ -136,6 +135,22 @@ class Classifier:
                     guesses, embedding = next(answers)
                     yield Prediction(image.name, guesses, embedding=embedding)
 
+    @property
+    def num_features(self) -> int:
+        """Of an embedding.
+
+        Raises:
+            UsageError: an exported file, which gives logits alone.
+        """
+        return self._embedder().num_features
+
+    def _embedder(self) -> TorchBackend:
+        if not isinstance(self.backend, TorchBackend):
+            raise UsageError(
+                "an exported file gives no features; name the run or the checkpoint that it was exported from"
+            )
+        return self.backend
+
     def _parts(self, images: Tensor) -> list[Tensor]:
         """As many at once as the backend likes."""
         size = self.backend.batch_size
@@ -148,9 +163,9 @@ class Classifier:
             return
         features: Iterable[np.ndarray | None]
         if embed:
-            assert isinstance(self.backend, TorchBackend)
-            each = torch.cat([self.backend.embed(part) for part in self._parts(images)])
-            probabilities = _mean(self.backend.classify(each).softmax(dim=1), views)
+            backend = self._embedder()
+            each = torch.cat([backend.embed(part) for part in self._parts(images)])
+            probabilities = _mean(backend.classify(each).softmax(dim=1), views)
             features = _mean(each, views).numpy()
         else:
             probabilities = self.probabilities(images, views)

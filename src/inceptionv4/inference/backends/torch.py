@@ -45,6 +45,12 @@ class TorchBackend(Backend):
     def infer(self, images: Tensor) -> Tensor:
         return self._prepared(images, self.network)
 
+    @property
+    def num_features(self) -> int:
+        """Of what `embed` gives."""
+        assert isinstance(self.network, InceptionV4)
+        return self.network.num_features
+
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
         """Pooled features before the classifier: float32 `(B, features)`, of images as `infer` takes them."""
