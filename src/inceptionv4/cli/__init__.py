@@ -8,20 +8,18 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
-from inceptionv4.cli.console import Flag, complain, print_json, speaks
+from inceptionv4.cli.benchmark import app as benchmark_app
+from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
 from inceptionv4.errors import Error, StoppedError
-
-if TYPE_CHECKING:
-    from inceptionv4.config import Config
 
 Tta = Literal["flip", "crops12", "crops144"] | None
 
@@ -37,12 +35,13 @@ app = App(
 app.command(data_app)
 app.command(convert_app)
 app.command(export)
+app.command(benchmark_app)
 app.command(doctor)
 
 
 @app.command
 def train(
-    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    *settings: Setting,
     recipe: str | None = None,
     config: Path | None = None,
     data: str | None = None,
@@ -97,7 +96,7 @@ def train(
 
 @app.command
 def plan(
-    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    *settings: Setting,
     recipe: str | None = None,
     config: Path | None = None,
     data: str | None = None,
@@ -137,17 +136,6 @@ def plot(run: Path, /) -> None:
     if hint := draw_curves(run):
         raise RunError(hint)
     print(run / "plots" / "curves.png")
-
-
-def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, data: str | None) -> Config:
-    """The settings of a training from what stands on the command line."""
-    from inceptionv4.config import load_config
-    from inceptionv4.settings import Given, read_options
-
-    overrides = read_options(settings)
-    if data is not None:
-        overrides["data.path"] = Given(data, "--data")
-    return load_config(recipe, config, overrides)
 
 
 @app.command
