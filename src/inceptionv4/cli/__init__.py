@@ -169,7 +169,7 @@ def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, d
 def predict(
     model: str,
     /,
-    *images: str,
+    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
     top: int = 5,
     tta: Tta = None,
     json: Flag = False,
@@ -205,6 +205,9 @@ def predict(
     from inceptionv4.inference.embeddings import check_suffix
     from inceptionv4.inference.images import check_places
 
+    for image in images:
+        if image.startswith("-") and image != "-":
+            raise UsageError(f"unknown option: {image}; a file of that name is given as ./{image}")
     if json and csv:
         raise UsageError("give --json or --csv, not both")
     if not images:
