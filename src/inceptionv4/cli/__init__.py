@@ -8,9 +8,9 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from inceptionv4.cli.benchmark import app as benchmark_app
 from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
