@@ -35,6 +35,7 @@ bench: .venv/.bench
 	$(BIN)/python benchmarks/scaled_decoding.py $(BENCH)
 	$(BIN)/python benchmarks/index.py $(BENCH)
 	$(BIN)/python benchmarks/growth.py $(BENCH)
+	$(BIN)/python benchmarks/storage.py $(BENCH)
 
 # The ratios, each of a round or two.
 bench-quick: .venv/.bench

@@ -104,6 +104,17 @@ def test_every_command_of_the_data_page_is_one(command: Callable[..., Any]) -> N
         assert f"path: {arguments[3]}" in result.out.replace("'", ""), line
 
 
+def test_every_training_of_the_storage_page_is_one(command: Callable[..., Any]) -> None:
+    page = (ROOT / "docs/storage.md").read_text(encoding="utf-8")
+    lines = [line for body in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in body.strip().splitlines()]
+    trainings = [line for line in lines if "train --data" in line]
+    assert len(trainings) == 2
+    for line in trainings:
+        result = command(*shlex.split(line)[1:], "--print-config")
+        assert result.code == 0, result.err
+        assert "path: s3://bucket/shards" in result.out.replace("'", "")
+
+
 def test_the_training_page_explains_each_knob() -> None:
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     for section in dataclasses.fields(Config):

@@ -14,7 +14,8 @@ from inceptionv4.config import Config
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError
-from inceptionv4.inference.classifier import Classifier, find_images
+from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.images import find_images
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.training.probe import Trial

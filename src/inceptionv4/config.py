@@ -19,7 +19,7 @@ Sampling = Literal["natural", "balanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
-    path: str | None = setting(None, "labelled images in any layout (docs/data.md), or digits")
+    path: str | None = setting(None, "labelled images in any layout (docs/data.md), digits, or a URI (docs/storage.md)")
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
@@ -178,7 +178,7 @@ class CheckpointConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
-    output: str = setting("runs", "folder of run folders")
+    output: str = setting("runs", "folder of run folders, or a URI such as s3://bucket/runs")
     seed: int = setting(0, "of weights, order and augmentation", at_least=0)
     data: DataConfig = DataConfig()
     image: Preprocessing = Preprocessing()

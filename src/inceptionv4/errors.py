@@ -3,6 +3,7 @@
     Error                     1  anything that failed though it was asked for properly
     ├── CheckpointError       1  a checkpoint that is damaged, or of another program
     ├── RunError              1  a run folder that cannot be written
+    ├── StorageError          1  object storage that cannot be reached, or that refuses
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
@@ -30,6 +31,10 @@ class CheckpointError(Error):
 
 class RunError(Error):
     """A run folder that cannot be written."""
+
+
+class StorageError(Error):
+    """Object storage that cannot be reached, or that refuses."""
 
 
 class UsageError(Error):

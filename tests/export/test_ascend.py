@@ -23,7 +23,7 @@ import torch
 from inceptionv4.artefact import Artefact, read_sidecar
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import CheckpointError, Error, UsageError
-from inceptionv4.export.ascend import Ascend, write_aipp
+from inceptionv4.export.ascend import Ascend, Recipe, write_aipp
 from inceptionv4.export.export import export_model
 from inceptionv4.inference.backends.ascend import AscendBackend
 from inceptionv4.inference.runtimes import RUNTIMES, open_backend
@@ -211,6 +211,10 @@ def test_on_an_ascend_of_the_kind_the_om_passes_the_gate(
 
     command(*arguments, "--soc-version", "Ascend910B4")
     assert read_sidecar(folder / "narrow.om").verification is None  # another kind
+    acl.soc = None
+    command(*arguments)
+    assert read_sidecar(folder / "narrow.om").verification is None
+    assert read_sidecar(folder / "narrow.om").soc_version == "Ascend310P3"
 
     kept = (folder / "narrow.om").read_bytes()
     acl.soc = "Ascend310B1"
@@ -451,3 +455,45 @@ def test_two_formats_of_one_name_keep_their_descriptions_apart(om: Path) -> None
     other.with_name("narrow.mindir.json").write_text(artefact.to_json())
     assert read_sidecar(other).input == "float32"
     assert read_sidecar(om).input == "uint8"
+
+
+def test_the_script_takes_any_names(narrow_spec: ModelSpec, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(narrow_spec, classes=("END", "$(touch harm)", "it's", "`x`\\n", "Ü\nEND\n"))
+    artefact = Artefact(
+        format="om", precision="fp16", spec=spec, version="1", weights="0", input="uint8", batch_size=1,
+        soc_version="Ascend310P3",
+    )  # fmt: skip
+    name = "it's $HOME.om"
+    recipe = Recipe("it's $HOME.onnx", name, artefact)
+    recipe.write(folder)
+    compiler = folder.parent / "atc"
+    compiler.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run(["sh", recipe.script], check=True, cwd=folder)
+    assert files(folder) == ["arguments", "it's $HOME.aipp.cfg", "it's $HOME.atc.sh", "it's $HOME.om.json"]
+    assert (folder / "arguments").read_text().splitlines() == recipe.command()[1:]
+    assert read_sidecar(folder / name) == artefact
+
+
+def test_air_is_written_by_mindspore_and_marked_unverified(
+    narrow_model: Path, folder: Path, command: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Untested on hardware: MindSpore is told that an Ascend is there, and what it is asked to write is looked at."""
+    os.environ.setdefault("GLOG_v", "4")
+    mindspore = pytest.importorskip("mindspore")
+    asked: list[tuple[tuple[int, ...], str]] = []
+
+    def write(cells: object, images: object, *, file_name: str, file_format: str) -> None:
+        asked.append((images.shape, file_format))
+        Path(file_name).write_bytes(b"air")
+
+    monkeypatch.setattr(mindspore.hal, "is_available", lambda name: name == "Ascend")
+    monkeypatch.setattr(mindspore, "set_device", lambda name: None)
+    monkeypatch.setattr(mindspore, "export", write)
+    path = folder / "narrow.air"
+    result = command("export", narrow_model, "--format", "air", "--batch-size", 2, "--output", path)
+    assert (result.code, "unverified" in result.out) == (0, True), result.err
+    assert asked == [((2, 3, 75, 75), "AIR")]
+    assert files(folder) == ["narrow.air", "narrow.air.json"]
+    assert read_sidecar(path).verification is None

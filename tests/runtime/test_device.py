@@ -85,3 +85,26 @@ except UsageError as error:
         "npu:0 bf16 torch.contiguous_format",
         "npu:0 does not compute in bf16; use --training.precision fp32",
     ]
+
+
+def test_an_ascend_that_saturates_has_a_scaler_of_its_own() -> None:
+    """Untested on hardware: with a stand-in for torch_npu, in a process of its own."""
+    code = """
+import sys, types, torch
+from inceptionv4.runtime.device import Device
+overflows = [True]
+npu = types.SimpleNamespace(
+    utils=types.SimpleNamespace(is_support_inf_nan=lambda: overflows[0]),
+    amp=types.SimpleNamespace(GradScaler=lambda: "its own"),
+)
+sys.modules["torch_npu"] = types.SimpleNamespace(npu=npu)
+torch.utils.rename_privateuse1_backend("npu")
+torch.amp.GradScaler = lambda kind, enabled: f"torch's for {kind}, {enabled}"
+half = Device(torch.device("npu", 0), torch.float16, torch.contiguous_format)
+print(half.scaler())
+overflows[0] = False
+print(half.scaler())
+print(Device(torch.device("npu", 0), torch.bfloat16, torch.contiguous_format).scaler())
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines() == ["torch's for npu, True", "its own", "torch's for npu, False"]

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, Literal, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from inceptionv4.cli.benchmark import app as benchmark_app
 from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
@@ -18,8 +18,10 @@ from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
-from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
-from inceptionv4.errors import Error, ImageError, StoppedError
+from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
+from inceptionv4.errors import Error, StoppedError
+
+Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
     name="inceptionv4",
@@ -57,9 +59,10 @@ def train(
     config
         A file of settings, such as a run's config.yaml.
     data
-        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, or digits. Short for --data.path.
+        Labelled images: a folder, .zip, .tar, .csv or .parquet of them, shards, digits, or a URI such as s3://... of
+        shards, a .zip or a .tar. Short for --data.path.
     resume
-        A run folder, whose training goes on; or auto: the newest run with these settings, if there is one.
+        A run folder or its URI, whose training goes on; or auto: the newest run with these settings, if there is one.
     find_lr
         Try rising learning rates for up to 100 steps, print one to use, and stop.
     find_batch_size
@@ -70,7 +73,10 @@ def train(
     from inceptionv4.settings import dump
 
     if resume not in (None, "auto") and recipe is None and config is None:
-        config = Path(resume) / "config.yaml"
+        from inceptionv4.runtime.shelf import bring
+        from inceptionv4.runtime.storage import join, plain
+
+        config = bring(join(plain(resume), "config.yaml"))
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -133,16 +139,18 @@ def plot(run: Path, /) -> None:
 
 
 @app.command
-def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "auto") -> None:
+def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, device: str = "auto") -> None:
     """Measure a model on labelled images: top-1, top-5 and loss over all of them.
 
     Parameters
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
+    tta
+        Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
         Print one object: top1, top5, loss, images.
     device
@@ -150,7 +158,7 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     """
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
-    evaluation = measure(model, data, device=device)
+    evaluation = measure(model, data, tta=tta, device=device)
     if json:
         print_json(asdict(evaluation.metrics))
     else:
@@ -159,7 +167,15 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
 
 @app.command
 def predict(
-    model: str, /, *images: str, top: int = 5, json: Flag = False, csv: Flag = False, device: str = "auto"
+    model: str,
+    /,
+    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    top: int = 5,
+    tta: Tta = None,
+    json: Flag = False,
+    csv: Flag = False,
+    embeddings: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Name what is in images.
 
@@ -167,33 +183,43 @@ def predict(
     ----------
     model
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
-        too, or hf-hub:OWNER/NAME.
+        too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     images
-        Image files, and folders of them.
+        Files, folders, .zip and .tar archives, patterns such as 'photos/**/*.jpg', http(s) addresses, and - for a list
+        of these on standard input.
     top
         How many classes to name for each image, best first.
+    tta
+        Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
         Print an object a line: file, predictions (class, probability).
     csv
         Print a table with the columns file, rank, class, probability.
+    embeddings
+        Write the features before the classifier, too, to this .npy or .parquet file.
     device
         auto, cpu, or a device of torch's.
     """
     from inceptionv4.errors import UsageError
-    from inceptionv4.inference.classifier import Classifier, find_images
+    from inceptionv4.inference.classifier import Classifier
+    from inceptionv4.inference.embeddings import check_suffix
+    from inceptionv4.inference.images import check_places
 
+    for image in images:
+        if image.startswith("-") and image != "-":
+            raise UsageError(f"unknown option: {image}; a file of that name is given as ./{image}")
     if json and csv:
         raise UsageError("give --json or --csv, not both")
     if not images:
         raise UsageError("no images given: `inceptionv4 predict MODEL IMAGE...`")
     if top < 1:
         raise UsageError(f"--top must be at least 1, got {top}")
-    files = find_images(images)
-    predictions = Classifier.load(model, device=device).predict(files, top=top)
+    if embeddings is not None:
+        check_suffix(embeddings)
+    check_places(images)
+    classifier = Classifier.load(model, device=device)
     show = print_json_lines if json else print_csv if csv else print_table
-    bad = show(predictions)
-    if bad:
-        raise ImageError(f"{bad} of {len(files)} images could not be read; the others are answered above")
+    predict_and_show(classifier, images, show, top=top, tta=tta, embeddings=embeddings)
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -207,7 +233,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     signal.signal(signal.SIGTERM, terminate)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:

@@ -89,7 +89,7 @@ def export(
     if soc_version is not None and not for_ascend:
         raise UsageError("--soc-version is for --format om and --profile ascend")
     if pixels and format not in ("onnx", "openvino", "pt2", "om"):
-        raise UsageError(f"--pixels is for onnx, openvino, pt2 and om, not for {format}")
+        raise UsageError(f"--pixels is for onnx, openvino and pt2 (an om takes pixels anyway), not for {format}")
     if int8 and profile is not None:
         raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
     if int8 and format not in ("onnx", "openvino"):

@@ -1,64 +1,111 @@
-"""Predictions as lines of JSON, as CSV, and as a table for people."""
+"""Predictions as lines of JSON, as CSV, and as a table for people, each line as soon as it is known."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 from inceptionv4.cli.console import complain
+from inceptionv4.errors import ImageError
 
 if TYPE_CHECKING:
-    from inceptionv4.inference.classifier import Prediction
+    from inceptionv4.data.crops import Crops
+    from inceptionv4.inference.classifier import Classifier, Prediction
+
+Show = Callable[[Iterator["Prediction"]], None]
+
+MEASURED = 16
+"""Rows of a table that decide how wide its columns are; it begins when they are known."""
 
 
-def print_json_lines(predictions: Iterator[Prediction]) -> int:
-    """A line an image, as soon as it is known; returns how many could not be read."""
+def predict_and_show(
+    classifier: Classifier, places: Iterable[str], show: Show, *, top: int, tta: Crops | None, embeddings: Path | None
+) -> None:
+    """Answer for all images at `places`, print each answer, and keep the features if `embeddings` names a file.
+
+    Raises:
+        ImageError: some could not be read; the others were answered.
+    """
+    from inceptionv4.inference.embeddings import open_embeddings
+    from inceptionv4.inference.images import find_images
+    from inceptionv4.runtime.progress import Progress
+
+    images = find_images(places, sys.stdin)
+    predictions = classifier.predict(images, top=top, tta=tta, embed=embeddings is not None)
+    file = nullcontext() if embeddings is None else open_embeddings(embeddings, classifier.num_features)
     bad = 0
+    # Where answers go to the terminal, they are the progress.
+    with file as writer, Progress("predicting", total=None, bar=not sys.stdout.isatty()) as progress:
+
+        def observed() -> Iterator[Prediction]:
+            nonlocal bad
+            for prediction in predictions:
+                if prediction.error is not None:
+                    bad += 1
+                elif writer is not None:
+                    writer.add(prediction)
+                yield prediction
+                progress.advance(1)
+
+        show(observed())
+    if bad:
+        raise ImageError(f"{bad} of {progress.done} images could not be read; the others are answered above")
+
+
+def print_json_lines(predictions: Iterator[Prediction]) -> None:
+    """An object a line."""
     for prediction in predictions:
         line: dict[str, object] = {"file": prediction.file}
         if prediction.error is not None:
-            bad += 1
             line["error"] = prediction.error
         else:
             line["predictions"] = [{"class": guess.label, "probability": guess.probability} for guess in prediction.top]
         print(json.dumps(line, ensure_ascii=False), flush=True)
-    return bad
 
 
-def print_csv(predictions: Iterator[Prediction]) -> int:
-    """A line a class; an image that cannot be read is named on standard error. Returns how many."""
-    bad = 0
+def print_csv(predictions: Iterator[Prediction]) -> None:
+    """A line a class; an image that cannot be read is named on standard error."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["file", "rank", "class", "probability"])
     for prediction in predictions:
         if prediction.error is not None:
-            bad += 1
             complain(prediction.error)
         for rank, guess in enumerate(prediction.top, start=1):
             table.writerow([prediction.file, rank, guess.label, f"{guess.probability:.6f}"])
-    return bad
 
 
-def print_table(predictions: Iterator[Prediction]) -> int:
-    """A row an image: the best class, its probability, the runners-up. Returns how many could not be read."""
-    bad = 0
-    table = Table(box=None, pad_edge=False)
-    for heading in ("file", "class", "probability", "then"):
-        table.add_column(heading, overflow="fold")
+def print_table(predictions: Iterator[Prediction]) -> None:
+    """A line an image: the best class, its probability, the runners-up. The first rows set the widths of columns, and
+    what is wider later pushes the rest of its line to the right.
+    """
+    rows = _rows(predictions)
+    first = list(islice(rows, MEASURED))
+    if not first:
+        return
+    headings = ("file", "class", "probability", "then")
+    widths = [max(map(cell_len, column)) for column in zip(headings, *first, strict=True)]
+    for row in chain([headings], first, rows):
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def _rows(predictions: Iterator[Prediction]) -> Iterator[tuple[str, str, str, str]]:
     for prediction in predictions:
         if prediction.error is not None:
-            bad += 1
             complain(prediction.error)
             continue
         others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
-        table.add_row(prediction.file, prediction.label, f"{prediction.probability:.1%}", others)
-    if table.row_count:
-        # Another program that reads the table gets each image on one line.
-        Console(width=None if sys.stdout.isatty() else 10_000, markup=False).print(table)
-    return bad
+        yield _on_one_line(prediction.file), prediction.label, f"{prediction.probability:.1%}", others
+
+
+def _on_one_line(name: str) -> str:
+    """A name without what would move a terminal's cursor."""
+    return "".join("?" if ord(letter) < 32 or 127 <= ord(letter) < 160 else letter for letter in name)

@@ -1,20 +1,21 @@
-"""Work on many samples, done ahead of its use and handed out in order.
+"""Work on many images, done ahead of its use and handed out in order.
 
 Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
-are, and a thread cannot be killed from under the training.
+are, and a thread cannot be killed from under the training. What is read over a network is read by threads of its own,
+far more than the processor could use for decoding: most of them wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
-
-import numpy as np
 
 from inceptionv4.errors import ImageError
 
+Given = TypeVar("Given")
 Item = TypeVar("Item")
 
 BATCHES_AHEAD = 2
@@ -22,32 +23,43 @@ BATCHES_AHEAD = 2
 
 
 def prepared(
-    batches: Iterable[np.ndarray], prepare: Callable[[int], Item], workers: int
-) -> Iterator[tuple[np.ndarray, list[Item | ImageError]]]:
-    """Each of `batches`, with what `prepare` makes of its numbers, or the `ImageError` that it raises instead.
+    batches: Iterable[Sequence[Given]],
+    read: Callable[[Given], bytes],
+    prepare: Callable[[Given, bytes], Item],
+    workers: int,
+    readers: int = 0,
+) -> Iterator[tuple[Sequence[Given], list[Item | ImageError]]]:
+    """Each of `batches`, with what `prepare` makes of its members and of what `read` gives for them, or the
+    `ImageError` that one of both raises instead.
 
-    `workers` threads work ahead; if 0, the caller's thread works when asked.
+    `workers` threads work ahead, so that `batches` is read further than its images are handed out; if 0, the caller's
+    thread works when asked. `readers` threads read ahead of them; if 0, who prepares reads.
     """
 
-    def attempt(number: int) -> Item | ImageError:
+    def attempt(given: Given, content: Callable[[], bytes]) -> Item | ImageError:
         try:
-            return prepare(number)
+            return prepare(given, content())
         except ImageError as error:
             return error
 
-    if workers == 0:
-        for batch in batches:
-            yield batch, list(map(attempt, batch.tolist()))
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    def begin(given: Given) -> Callable[[], Item | ImageError]:
+        content = reading.submit(read, given).result if reading else partial(read, given)
+        return working.submit(attempt, given, content).result if working else partial(attempt, given, content)
+
+    working = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers else None
+    reading = ThreadPoolExecutor(readers, thread_name_prefix="read") if readers else None
+    most = BATCHES_AHEAD if working or reading else 0
     try:
-        ahead: deque[tuple[np.ndarray, list[Future[Item | ImageError]]]] = deque()
+        ahead: deque[tuple[Sequence[Given], list[Callable[[], Item | ImageError]]]] = deque()
         for batch in batches:
-            ahead.append((batch, [pool.submit(attempt, number) for number in batch.tolist()]))
-            if len(ahead) > BATCHES_AHEAD:
-                first, futures = ahead.popleft()
-                yield first, [future.result() for future in futures]
-        for first, futures in ahead:
-            yield first, [future.result() for future in futures]
+            ahead.append((batch, list(map(begin, batch))))
+            if len(ahead) > most:
+                first, items = ahead.popleft()
+                yield first, [item() for item in items]
+        for first, items in ahead:
+            yield first, [item() for item in items]
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Those who prepare wait for those who read, and so end first.
+        for pool in (working, reading):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)

@@ -2,7 +2,7 @@
 
 The fingerprint is the size and the time of change of every container: a folder's changes when a file is added,
 removed or renamed in it, an archive's when it is written. The cache lies in `$XDG_CACHE_HOME/inceptionv4`, never in
-the data.
+the data. Of data in object storage the fingerprint is a listing, which the caller has made.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import RunError
-from inceptionv4.runtime.files import write_whole
+from inceptionv4.runtime.files import cache_folder, write_whole
+from inceptionv4.runtime.storage import absolute
 
 VERSION = 1
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -30,28 +32,31 @@ WORTHWHILE = 20_000
 """Samples below which listing is faster than it would be worth keeping."""
 
 
-def cached(location: str, kind: str, index: Callable[[], Table]) -> Table:
-    """The table of `location`: from the cache if the data have not changed, else from `index`, kept if it is large."""
-    name = hashlib.sha256(f"{kind}\n{Path(location).absolute()}".encode(errors="surrogateescape")).hexdigest()[:32]
-    file = _folder() / f"{name}.npz"
-    table = load(file, location)
+Mark = list[list[Any]]
+"""What the containers of a table looked like when it was made: numbers and words, a row each."""
+
+
+def cached(location: str, kind: str, index: Callable[[], Table], mark: Mark | None = None) -> Table:
+    """The table of `location`: from the cache if the data have not changed, else from `index`, kept if it is large.
+
+    With `mark`, the fingerprint of data elsewhere, it is kept in any case: to make it means to fetch them all.
+    """
+    name = hashlib.sha256(f"{kind}\n{absolute(location)}".encode(errors="surrogateescape")).hexdigest()[:32]
+    file = cache_folder() / f"{name}.npz"
+    table = load(file, location, mark)
     if table is None:
         table = index()
-        if len(table) >= WORTHWHILE:
+        if mark is not None or len(table) >= WORTHWHILE:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save(file, table, location)
+                save(file, table, location, mark)
             except (RunError, OSError):
                 # A cache that cannot be written costs the next run some seconds, and this one nothing.
                 return table
     return table
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
-
-
-def fingerprint(table: Table, location: str) -> list[list[int]] | None:
+def fingerprint(table: Table, location: str) -> Mark | None:
     """Size and time of change of every container; None if one is gone."""
     try:
         stats = [(Path(location) / container).stat() for container in table.containers]  # archives' are absolute
@@ -60,15 +65,15 @@ def fingerprint(table: Table, location: str) -> list[list[int]] | None:
     return [[0 if stat.S_ISDIR(found.st_mode) else found.st_size, found.st_mtime_ns] for found in stats]
 
 
-def save(file: Path, table: Table, location: str) -> None:
-    """Keep `table`, with the fingerprint of its data.
+def save(file: Path, table: Table, location: str, mark: Mark | None = None) -> None:
+    """Keep `table`, with the fingerprint of its data, or `mark` in its stead.
 
     Raises:
         RunError: the file cannot be written.
     """
     facts = {
         "version": VERSION,
-        "fingerprint": fingerprint(table, location),
+        "fingerprint": fingerprint(table, location) if mark is None else mark,
         "containers": table.containers,
         "classes": table.classes,
         "layout": table.layout,
@@ -92,7 +97,7 @@ def save(file: Path, table: Table, location: str) -> None:
     write_whole(file, write)
 
 
-def load(file: Path, location: str) -> Table | None:
+def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
     """The kept table, or None: nothing kept, kept by another version, damaged, or of data that have changed since."""
     try:
         arrays = _map(file)
@@ -113,7 +118,7 @@ def load(file: Path, location: str) -> Table | None:
         )
     except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
         return None
-    current = fingerprint(table, location)
+    current = fingerprint(table, location) if mark is None else mark
     return table if current is not None and current == facts["fingerprint"] else None
 
 

@@ -6,6 +6,7 @@ Formats in the order in which they are looked for, each in `data.sources`:
     name-{0000..0099}.tar           shards, or a folder of numbered ones
     file.zip  file.tar  file.csv  file.parquet
     folder    of parquet files, CIFAR-10 batches, ImageNet's archives, with a labels.csv, or of class folders
+    s3://...                        shards, a .tar or a .zip in object storage (`data.remote`)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from inceptionv4.data.cache import cached
+from inceptionv4.data.remote import open_remote
 from inceptionv4.data.sources.cifar import CifarSource
 from inceptionv4.data.sources.csv import NAMES as CSV_NAMES
 from inceptionv4.data.sources.csv import CsvSource
@@ -34,6 +36,7 @@ from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.table import NONE, VAL, Table, narrow
 from inceptionv4.errors import DataError
 from inceptionv4.imagenet import canonical
+from inceptionv4.runtime.storage import absolute, is_uri, plain
 
 DIGITS = "digits"
 """The name that stands for the archive inside the package. A folder of that name is reached as `./digits`."""
@@ -99,13 +102,16 @@ def open_source(location: str | Path) -> Source:
 
     Raises:
         DataError: nothing there, or nothing that can be read as labelled images.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
         UsageError: the layout needs an extra that is not installed.
     """
-    text = str(location)
+    text = str(plain(location))
+    if is_uri(text):
+        return open_remote(text)
     if text == DIGITS:
         archive = Path(str(resources.files("inceptionv4.data") / "digits.zip"))
         return ZipSource(DIGITS, ZipSource.index(archive))
-    kind, index = _detect(str(Path(text).absolute()))
+    kind, index = _detect(absolute(text))
     return kind(text, cached(text, kind.__name__, index))
 
 

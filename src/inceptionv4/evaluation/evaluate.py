@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from inceptionv4.data.crops import Crops, count_views
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.progress import Progress
+from inceptionv4.runtime.storage import absolute
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,11 @@ class Evaluation:
     images: str
 
 
-def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Evaluation:
+def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:
     """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
 
     Where the images are the very ones that the model was trained on, only those held out then are counted.
+    With `tta`, an image's probabilities are the mean over several crops of it.
 
     Raises:
         UsageError: no such model or device.
@@ -40,7 +45,7 @@ def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Ev
     backend = open_backend(model, device=device)
     samples, images = choose_images(data, backend.spec.classes, backend.trained_on)
     with Progress("evaluating", total=len(samples)) as progress:
-        metrics = evaluate_backend(backend, samples, after_batch=progress.advance)
+        metrics = evaluate_backend(backend, samples, tta=tta, after_batch=progress.advance)
     return Evaluation(metrics, images)
 
 
@@ -55,7 +60,7 @@ def choose_images(data: str | Path, classes: tuple[str, ...], trained_on: Mappin
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:
         samples, words = dataset.all(), f"all images of {data}"
-        if str(Path(data).resolve()) == trained_on.get("location"):
+        if absolute(data) == trained_on.get("location"):
             words += ", which changed since the model was trained there: it has seen many of these"
     return relabel(samples, classes), words
 
@@ -64,6 +69,7 @@ def evaluate_backend(
     backend: Backend,
     samples: Samples,
     *,
+    tta: Crops | None = None,
     workers: int | None = None,
     ranks: Ranks | None = None,
     after_batch: Callable[[int], None] | None = None,
@@ -78,7 +84,8 @@ def evaluate_backend(
     """
     sums = Sums()
     ranks = Ranks() if ranks is None else ranks
-    batch_size = backend.batch_size
+    views = count_views(tta)
+    batch_size = max(1, backend.batch_size // views)
     batches = evaluation_batches(
         samples,
         backend.spec.preprocessing,
@@ -86,12 +93,20 @@ def evaluate_backend(
         workers=1 if workers is None else workers,
         rank=ranks.rank,
         ranks=ranks.count,
+        crops=tta,
     )
     most = -(-len(samples) // ranks.count)  # the first has the most images, by one
     for batch, _ in zip_longest(batches, range(0, most, batch_size)):
         if batch is not None:
-            sums.add(backend.infer(batch.images), batch.labels)
+            sums.add(_logits(backend, batch.images, views), batch.labels)
         if after_batch is not None:
             after_batch(0 if batch is None else len(batch))
     sums.values = sum(ranks.gather(sums.values), torch.zeros_like(sums.values))
     return sums.divide()
+
+
+def _logits(backend: Backend, images: Tensor, views: int) -> Tensor:
+    """Logits; of several views the logarithm of the mean probability, which stands for one as well as any."""
+    if views == 1:
+        return backend.infer(images)
+    return Classifier(backend).probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -23,8 +23,8 @@ from inceptionv4.spec import Preprocessing
 
 SOC_VERSION = "Ascend310P3"
 """Compiled for where none is named and none is here."""
-PRECISION_MODES = {"fp16": "force_fp16"}
-"""What `atc` calls a precision. All Ascends convolve in fp16, and it is what `atc` takes if not told otherwise."""
+PRECISION_MODE = "force_fp16"
+"""What a 310P can convolve in, and what `atc` takes if not told otherwise; said, so that it is what the .om records."""
 LAST_LINES = 6
 """Of what `atc` said, shown where it fails."""
 
@@ -98,7 +98,7 @@ class Recipe:
             "--input_format=NCHW",
             f"--input_shape=images:{self.artefact.batch_size},3,{size},{size}",
             f"--soc_version={self.artefact.soc_version}",
-            f"--precision_mode={PRECISION_MODES[self.artefact.precision]}",
+            f"--precision_mode={PRECISION_MODE}",
             *([f"--insert_op_conf={self.aipp}"] if self.aipp else []),
             "--log=error",
         ]

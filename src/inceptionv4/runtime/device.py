@@ -32,6 +32,18 @@ class Device:
             self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
         )
 
+    def scaler(self) -> torch.amp.GradScaler:
+        """What scales the loss so that gradients keep within fp16's range; without effect in other precisions."""
+        enabled = self.autocast_dtype is torch.float16
+        if enabled and self.device.type == "npu":
+            import torch_npu
+
+            if not torch_npu.npu.utils.is_support_inf_nan():
+                # Ascend 910A and 310P saturate instead of overflowing, and tell of it in a register of their own.
+                own: torch.amp.GradScaler = torch_npu.npu.amp.GradScaler()
+                return own
+        return torch.amp.GradScaler(self.device.type, enabled=enabled)
+
     def place(self, network: nn.Module) -> None:
         """Move `network` to the device, in its memory layout."""
         network.to(self.device)

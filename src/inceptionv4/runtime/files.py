@@ -1,19 +1,59 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folder of those that can be made again."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from inceptionv4.errors import RunError
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/inceptionv4`, or `~/.cache/inceptionv4`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """While this is open, no other thread or process has `path` locked; one that is killed lets go of it.
+
+    Raises:
+        RunError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def try_lock(file: int, kind: int) -> bool:
+    """Lock an open file, `fcntl.LOCK_EX` or `LOCK_SH`, until it is closed; False if another one's lock forbids it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`.
+    """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`: see `whole`."""
+    with whole(path) as temporary:
+        write(temporary)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; at the end it is flushed to the disk and renamed to `path`.
 
     Whatever happens, `path` is what it was or is complete, and nothing else is left behind.
 
@@ -27,12 +67,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
     temporary = Path(name)
     try:
-        write(temporary)
+        yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _flush_folder(path.parent)
+    except BrokenPipeError:
+        raise  # of somebody who no longer listens to what is printed meanwhile
     except OSError as error:
         free = shutil.disk_usage(path.parent).free
         raise RunError(

@@ -72,7 +72,7 @@ class Learner:
             self.teacher = Teacher(config.loss.teacher, samples.classes, config.image, device)
         self.loss = Loss(config.loss, len(samples.classes), class_weights(samples, config.loss, device))
         self.optimizer = build_optimizer(network, config.optimizer)
-        self.scaler = torch.amp.GradScaler(device.device.type, enabled=device.autocast_dtype is torch.float16)
+        self.scaler = device.scaler()
         self.overflows = 0
         self.statistics = RunningStatistics(network)
         self._model: nn.Module = network

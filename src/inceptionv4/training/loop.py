@@ -13,14 +13,16 @@ from torch import nn
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
-from inceptionv4.errors import ConfigError, DataError, StoppedError
+from inceptionv4.errors import ConfigError, DataError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
+from inceptionv4.runtime.storage import Place, absolute, is_uri
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner, part_seed
+from inceptionv4.training.mirror import Mirror
 from inceptionv4.training.plots import draw_inputs
 from inceptionv4.training.recorder import Recorder, Silence, StepRecord
 from inceptionv4.training.run import create_run
@@ -32,13 +34,14 @@ from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST
 
 
-def train(config: Config, *, run: Path | None = None) -> Path:
+def train(config: Config, *, run: Place | None = None) -> Place:
     """Train as `config` says, and return the run folder.
 
     Every epoch ends with an evaluation on the held-out images and a saved state; the averaged weights with the highest
     top-1 are kept as `best`. With `run`, a folder that `find_run` found, its training goes on where its newest sound
     state is: on a CPU, everything is then as if it had never stopped, to the last bit. Under `torchrun` all processes
-    train as one; the first of them reads and writes the run folder, which the others need not see.
+    train as one; the first of them reads and writes the run folder, which the others need not see. A run folder at a
+    URI is sent there whenever a state is saved.
 
     Raises:
         ConfigError: no data are named.
@@ -46,6 +49,7 @@ def train(config: Config, *, run: Path | None = None) -> Path:
         DataError: the data cannot be used, are not those of the run, or have too many images that cannot be decoded.
         CheckpointError: the run's states are of other settings.
         RunError: the run folder cannot be written, or another process is gone.
+        StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
         StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
     """
@@ -62,12 +66,14 @@ class Training:
     """A training between two steps: all that it goes on with, and where it is."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Path | None
+        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Place | None
     ) -> None:
         self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
         self.facts = _training_facts(config, dataset)
         run = ranks.broadcast(run)
-        saved, self.complaints = ranks.broadcast(load_state(run) if run is not None and ranks.first else (None, []))
+        self.mirror = Mirror(str(run)) if run is not None and is_uri(run) and ranks.first else None
+        folder = Path(run or "") if self.mirror is None else self.mirror.fetch()
+        saved, self.complaints = ranks.broadcast(load_state(folder) if run is not None and ranks.first else (None, []))
         if saved is not None and saved.training["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
             raise DataError(
                 f"the images at {config.data.path} are not those that {run} was trained on; start a new run"
@@ -91,11 +97,26 @@ class Training:
             self.position = read_position(saved)
             self.loader.bad |= self.position.bad
         self.resumed = saved is not None
-        self.run = run or ranks.broadcast(create_run(config, device) if ranks.first else Path())
+        self.place = run or ranks.broadcast(create_run(config, device) if ranks.first else "")
+        """The run folder as people call it."""
+        if run is None and is_uri(self.place) and ranks.first:
+            self.mirror = Mirror(str(self.place))
+            self.mirror.begin()
+            self.mirror.fetch()
+        self.run = Path(self.place) if self.mirror is None else self.mirror.folder
+        """Where the first process writes."""
         self.last_saved = time.monotonic()
 
-    def finish(self) -> Path:
+    def finish(self) -> Place:
         """Train to the end, and return the run folder."""
+        if self.mirror is None:
+            self._train()
+        else:
+            with self.mirror:
+                self._train()
+        return self.place
+
+    def _train(self) -> None:
         epochs = self.config.schedule.epochs
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
@@ -115,7 +136,6 @@ class Training:
                     break
                 self._train_epoch()
                 self._evaluate()
-        return self.run
 
     def _train_epoch(self) -> None:
         """The steps of an epoch, from where it was left."""
@@ -181,7 +201,7 @@ class Training:
             raise StoppedError(
                 stopped,
                 f"{stopped.name} after step {self.position.step}; everything is saved, "
-                f"go on with `inceptionv4 train --resume {self.run}`",
+                f"go on with `inceptionv4 train --resume {self.place}`",
             )
 
     def _share_bad(self) -> None:
@@ -198,7 +218,16 @@ class Training:
     def _save(self, checkpoint: Checkpoint) -> None:
         if self.ranks.first:
             save_state(self.run, checkpoint, self.learner, self.position, self.config.checkpoint.keep)
+            self._send()
         self.last_saved = time.monotonic()
+
+    def _send(self) -> None:
+        """Send what changed to where the run belongs. If that fails, the next time it is more."""
+        if self.mirror is not None:
+            try:
+                self.mirror.send()
+            except StorageError as error:
+                self.recorder.announce(f"not sent, but kept in {self.run}: {error}")
 
     def _recorder(self, images: int) -> Recorder | Silence:
         if not self.ranks.first:
@@ -220,7 +249,7 @@ class Training:
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         return (
-            f"{self.run}: Inception-v4, {parameters:,} parameters, on {self.device.describe()}{processes}\n"
+            f"{self.place}: Inception-v4, {parameters:,} parameters, on {self.device.describe()}{processes}\n"
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
             f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
         )
@@ -240,7 +269,7 @@ def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
     return {
         "config": asdict(config),
         "data": {
-            "location": str(Path(dataset.source.location).resolve()),
+            "location": absolute(dataset.source.location),
             "fingerprint": dataset.train.fingerprint,
             "val_fraction": config.data.val_fraction,
         },

@@ -9,6 +9,9 @@ import torch
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime import storage
+from inceptionv4.runtime.shelf import bring
+from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
 from inceptionv4.weights.foreign.assemble import Report
@@ -17,18 +20,24 @@ from inceptionv4.weights.huggingface import download, find_in_folder, is_on_hub
 
 BEST = Path("checkpoints/best.safetensors")
 LAST = Path("checkpoints/last.safetensors")
+POINTER = Path("checkpoints/last")
+"""What a run in object storage has in its stead: the name of the newest state."""
 
 
 def find_model(model: str | Path) -> Path:
     """The file of weights that `model` names: itself, a run folder's best, the best of the newest in a folder of runs,
-    that of a folder as on the Hugging Face hub, or one on the hub (`hf-hub:OWNER/NAME`), which is fetched.
+    that of a folder as on the Hugging Face hub, or one on the hub (`hf-hub:OWNER/NAME`), which is fetched, as is one in
+    object storage, a file or a run folder.
 
     Raises:
         UsageError: there is none.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
     """
     if is_on_hub(str(model)):
         return download(str(model))
-    path = Path(model)
+    if is_uri(model):
+        return bring(_find_object(str(model)))
+    path = Path(plain(model))
     if path.is_file():
         return path
     runs = [path, *sorted((run for run in path.glob("[0-9]*") if run.name.isdigit()), key=lambda run: -int(run.name))]
@@ -43,12 +52,30 @@ def find_model(model: str | Path) -> Path:
     raise UsageError(f"no model at {path}; give a run folder such as runs/digits/1, a file of weights, or hf-hub:NAME")
 
 
+def _find_object(uri: str) -> str:
+    """The URI of the file of weights that a URI names: itself, a run folder's best, or that of the newest run."""
+    if storage.find(uri) is not None:
+        return uri
+    uri = uri.rstrip("/")
+    names = {object.uri[len(uri) + 1 :] for object in storage.list_objects(uri)}
+    numbers = {name.partition("/")[0] for name in names}
+    runs = ["", *(f"{number}/" for number in sorted(filter(str.isdigit, numbers), key=int, reverse=True))]
+    for run in runs:
+        if run + BEST.as_posix() in names:
+            return f"{uri}/{run}{BEST.as_posix()}"
+        if run + POINTER.as_posix() in names:
+            newest = storage.read_all(f"{uri}/{run}{POINTER.as_posix()}").decode().strip()
+            return f"{uri}/{run}{POINTER.parent.as_posix()}/{newest}"
+    raise UsageError(f"no model at {uri}; give a run folder such as s3://bucket/runs/digits/1, or a file of weights")
+
+
 def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:
     """The weights that `model` names, ours or another project's, and for the latter what became of each array.
 
     Raises:
         UsageError: there is no such model, or a package that reads it is not installed.
         CheckpointError: it is damaged, or no Inception-v4.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
     """
     path = find_model(model)
     try:
@@ -57,6 +84,8 @@ def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:
         return read_foreign(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(path), str(model))) if is_uri(model) else error from None
 
 
 def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:

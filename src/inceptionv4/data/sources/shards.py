@@ -9,6 +9,7 @@ Names of classes come from a `classes.txt` beside the shards, a line each; witho
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+CLASSES = "classes.txt"
 NUMBERED = re.compile(r"(?P<name>.+)-\d+\.tar")
 
 
@@ -35,34 +37,45 @@ class ShardSource(RangeSource):
             DataError: a shard is missing or damaged, or an image has no label.
         """
         shards = find_shards(location)
-        parts = [_read_shard(shard) for shard in shards]
-        counts = [len(part.names) for part in parts]
-        if not sum(counts):
-            raise DataError(f"no images in the shards of {location}")
-        numbers, offsets, sizes = (
-            np.concatenate([getattr(part, column) for part in parts]) for column in ("numbers", "offsets", "sizes")
-        )
-        classes, labels = _classes(shards[0].parent, numbers, location)
-        splits = np.array([_split(shard.name) for shard in shards], np.int8)
-        if len(set(splits)) == 1:
-            splits[:] = NONE
-        return Table(
-            containers=tuple(map(str, shards)),
-            container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-            names=Texts.join([part.names for part in parts]),
-            labels=labels,
-            splits=np.repeat(splits, counts),
-            classes=classes,
-            layout=f"{len(shards)} tar shards",
-            place={"offset": narrow(offsets), "size": narrow(sizes)},
-        )
+        names = shards[0].parent / CLASSES
+        classes = names.read_text(encoding="utf-8") if names.is_file() else None
+        return table_of_shards(location, list(map(str, shards)), map(read_shard, shards), classes)
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
 
 
+def table_of_shards(location: str, shards: Sequence[str], contents: Iterable[Shard], classes: str | None) -> Table:
+    """The table of shards, of what `read_shard` found in each, and of the text of `classes.txt`, if there is one.
+
+    Raises:
+        DataError: no images, or a class that has no name.
+    """
+    parts = list(contents)
+    counts = [len(part.names) for part in parts]
+    if not sum(counts):
+        raise DataError(f"no images in the shards of {location}")
+    numbers, offsets, sizes = (
+        np.concatenate([getattr(part, column) for part in parts]) for column in ("numbers", "offsets", "sizes")
+    )
+    names, labels = _classes(classes, numbers, location)
+    splits = np.array([_split(shard.rpartition("/")[2]) for shard in shards], np.int8)
+    if len(set(splits)) == 1:
+        splits[:] = NONE
+    return Table(
+        containers=tuple(shards),
+        container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+        names=Texts.join([part.names for part in parts]),
+        labels=labels,
+        splits=np.repeat(splits, counts),
+        classes=names,
+        layout=f"{len(shards)} tar shards",
+        place={"offset": narrow(offsets), "size": narrow(sizes)},
+    )
+
+
 @dataclass(frozen=True)
-class _Shard:
+class Shard:
     """The images of one shard: their names, and int64 arrays of class numbers, offsets and sizes."""
 
     names: Texts
@@ -71,8 +84,13 @@ class _Shard:
     sizes: np.ndarray
 
 
-def _read_shard(shard: Path) -> _Shard:
-    members = list_members(shard)
+def read_shard(shard: Path) -> Shard:
+    """Read the members of one shard.
+
+    Raises:
+        DataError: it is damaged, or an image has no label.
+    """
+    members = list(list_members(shard))
     labels: dict[str, int] = {}
     with shard.open("rb") as file:
         for member in members:
@@ -83,7 +101,7 @@ def _read_shard(shard: Path) -> _Shard:
     for member in images:
         if _key(member.name) not in labels:
             raise DataError(f"{shard}: {member.name} has no {_key(member.name)}.cls beside it")
-    return _Shard(
+    return Shard(
         Texts.of(member.name for member in images),
         np.array([labels[_key(member.name)] for member in images], np.int64),
         np.array([member.offset_data for member in images], np.int64),
@@ -97,20 +115,29 @@ def find_shards(location: str) -> list[Path]:
     Raises:
         DataError: one of the pattern's files is missing.
     """
-    match = BRACES.search(location)
-    if not match:
+    if not BRACES.search(location):
         return sorted(path for path in Path(location).glob("*.tar") if NUMBERED.fullmatch(path.name))
-    first, last = match.groups()
-    shards = [
-        Path(location[: match.start()] + str(number).zfill(len(first)) + location[match.end() :])
-        for number in range(int(first), int(last) + 1)
-    ]
-    missing = [str(shard) for shard in shards if not shard.is_file()]
-    if missing or not shards:
-        raise DataError(
-            f"{len(missing)} of the {len(shards)} shards of {location} are missing: {', '.join(missing[:3])}"
-        )
+    shards = list(map(Path, expand(location)))
+    refuse_missing(location, len(shards), [str(shard) for shard in shards if not shard.is_file()])
     return shards
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that a pattern such as `name-{0000..0099}.tar` stands for."""
+    match = BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = match.groups()
+    numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+    return [pattern[: match.start()] + number + pattern[match.end() :] for number in numbers]
+
+
+def refuse_missing(pattern: str, count: int, missing: list[str]) -> None:
+    """Raises:
+    DataError: some of the `count` shards of a pattern are missing, or it stands for none.
+    """
+    if missing or not count:
+        raise DataError(f"{len(missing)} of the {count} shards of {pattern} are missing: {', '.join(missing[:3])}")
 
 
 def _key(name: str) -> str:
@@ -135,13 +162,12 @@ def _split(name: str) -> int:
     return TRAIN if prefix in TRAIN_FOLDERS else VAL if prefix in VAL_FOLDERS else NONE
 
 
-def _classes(folder: Path, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(text: str | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of classes and labels: by `classes.txt`, else each number that occurs is a class, in numerical order."""
-    file = folder / "classes.txt"
-    if not file.is_file():
+    if text is None:
         values, labels = np.unique(numbers, return_inverse=True)
         return tuple(map(str, values.tolist())), labels.astype(np.int32)
-    names = tuple(file.read_text(encoding="utf-8").splitlines())
+    names = tuple(text.splitlines())
     if numbers.max() >= len(names):
-        raise DataError(f"{location} has class {numbers.max()}, but {file} names only {len(names)} classes")
+        raise DataError(f"{location} has class {numbers.max()}, but its {CLASSES} names only {len(names)} classes")
     return names, numbers.astype(np.int32)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -30,6 +32,11 @@ class Source(ABC):
         """int32 `(n,)`, numbers in `table.classes`."""
         return self.table.labels
 
+    @property
+    def readers(self) -> int:
+        """Reads that should be under way at once, as they wait for a network; 0: let those who decode read."""
+        return 0
+
     def path(self, row: int) -> str:
         """The sample's path below the location, or in its archive."""
         return self.table.names[row]
@@ -47,14 +54,28 @@ class Source(ABC):
         """
 
 
-class RangeSource(Source):
-    """Samples that are ranges of bytes in large files, read with `pread`: no lock, and no position to share.
+class Files(Protocol):
+    """The files that hold samples, by their numbers in `Table.containers`. Threads may read at the same time."""
 
-    `place` has the columns `offset` and `size`.
-    """
+    @property
+    def readers(self) -> int:
+        """As `Source.readers`."""
 
-    def __init__(self, location: str, table: Table) -> None:
-        super().__init__(location, table)
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` of a file; fewer where it ends.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+
+class LocalFiles:
+    """Files on a disk, read with `pread`: no lock, and no position to share."""
+
+    readers = 0
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
         self._open: dict[int, int] = {}
         """Descriptors of the files that were read first; a process may have only so many."""
 
@@ -62,19 +83,36 @@ class RangeSource(Source):
         for file in self._open.values():
             os.close(file)
 
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        if (file := self._open.get(number)) is not None:
+            return os.pread(file, size, offset)
+        file = os.open(self._paths[number], os.O_RDONLY)
+        try:
+            return os.pread(file, size, offset)
+        finally:
+            # Two threads may have opened it; the second one's is closed.
+            if len(self._open) >= KEPT_OPEN or self._open.setdefault(number, file) != file:
+                os.close(file)
+
+
+class RangeSource(Source):
+    """Samples that are ranges of bytes in large `files`, which lie on a disk if nothing else is said.
+
+    `place` has the columns `offset` and `size`.
+    """
+
+    def __init__(self, location: str, table: Table, files: Files | None = None) -> None:
+        super().__init__(location, table)
+        self._files = LocalFiles(table.containers) if files is None else files
+
+    @property
+    def readers(self) -> int:
+        return self._files.readers
+
     def read_range(self, row: int, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` of the file that holds the sample; fewer where the file ends."""
-        container = int(self.table.container[row])
         try:
-            if (file := self._open.get(container)) is not None:
-                return os.pread(file, size, offset)
-            file = os.open(self.table.containers[container], os.O_RDONLY)
-            try:
-                return os.pread(file, size, offset)
-            finally:
-                # Two threads may have opened it; the second one's is closed.
-                if len(self._open) >= KEPT_OPEN or self._open.setdefault(container, file) != file:
-                    os.close(file)
+            return self._files.read(int(self.table.container[row]), offset, size)
         except OSError as error:
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 

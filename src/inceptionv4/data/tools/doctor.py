@@ -16,7 +16,7 @@ from PIL import Image
 
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import FORMATS, decode
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
 from inceptionv4.data.tools.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.errors import ImageError
@@ -174,10 +174,14 @@ def examine(location: str | Path, *, workers: int = 1, preprocessing: Preprocess
     unreadable: dict[int, str] = {}
     misnamed: list[tuple[str, str]] = []
     kinds: Counter[str] = Counter()
-    batches = (np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER))
+    batches = (range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER))
+
+    def look(index: int, content: bytes) -> _Image:
+        return _look(content, samples.describe(index))
+
     with Progress("examining", total=count) as progress:
-        for batch, images in prepared(batches, lambda index: _look(samples, index), workers):
-            for index, image in zip(batch.tolist(), images, strict=True):
+        for batch, images in prepared(batches, samples.read, look, workers, samples.source.readers):
+            for index, image in zip(batch, images, strict=True):
                 if isinstance(image, ImageError):
                     unreadable[index] = str(image)
                     continue
@@ -219,8 +223,7 @@ def examine(location: str | Path, *, workers: int = 1, preprocessing: Preprocess
     )
 
 
-def _look(samples: Samples, index: int) -> _Image:
-    content, name = samples.read(index), samples.describe(index)
+def _look(content: bytes, name: str) -> _Image:
     picture = decode(content, name)
     with Image.open(io.BytesIO(content), formats=FORMATS) as file:
         kinds = {

@@ -195,9 +195,11 @@ def _members(
 ) -> Iterator[_Member | ImageError]:
     """The images from position `start` of the order on, ready to be written."""
 
-    def prepare(position: int) -> _Member:
-        index = int(order[position])
-        content, shrunk = samples.read(index), False
+    def read(position: int) -> bytes:
+        return samples.read(int(order[position]))
+
+    def prepare(position: int, content: bytes) -> _Member:
+        index, shrunk = int(order[position]), False
         if short_side is not None:
             smaller = shrink(content, samples.describe(index), short_side)
             content, shrunk = smaller or content, smaller is not None
@@ -208,9 +210,9 @@ def _members(
         extension = known or path.suffix.removeprefix(".").lower()
         return _Member(f"{position:08}-{stem}", extension, content, int(samples.labels[index]), shrunk)
 
-    positions = np.arange(start, len(order))
+    positions = range(start, len(order))
     batches = (positions[first : first + TOGETHER] for first in range(0, len(positions), TOGETHER))
-    for _, items in prepared(batches, prepare, workers):
+    for _, items in prepared(batches, read, prepare, workers, samples.source.readers):
         yield from items
 
 

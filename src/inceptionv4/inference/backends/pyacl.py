@@ -33,8 +33,8 @@ def find_chip() -> str | None:
         import acl
     except ImportError:
         return None
-    devices, code = acl.rt.get_device_count()
-    return acl.get_soc_name() or None if code == 0 and devices else None
+    name: str | None = acl.get_soc_name()  # the one call that needs no acl.init
+    return name or None
 
 
 class PyAclModel:
@@ -153,7 +153,7 @@ def _start(acl: ModuleType) -> None:
     """Initialise pyACL, which can be done once a process, and have it end after all models are unloaded."""
     code = acl.init()
     if code == ALREADY_STARTED:
-        return  # by another library of this process, such as torch_npu, which ends it too
+        return  # by another library of this process, such as the plugin of torch, which ends it too
     if code:
         raise Error(f"acl.init failed: error {code}{_details(acl)}; is CANN's driver running? See `npu-smi info`")
     # Finalizers run at the end in reverse order, so that models made later are unloaded before.

@@ -18,7 +18,8 @@ calls: list[str] = []
 alive: dict[int, tuple[str, object]] = {}
 fail: dict[str, int] = {}
 lie: dict[str, object] = {}
-soc = "Ascend310P3"
+soc: str | None = "Ascend310P3"
+"""None: CANN is here, and no Ascend."""
 started = False
 _numbers = itertools.count(1)
 _thread = threading.local()
@@ -76,7 +77,7 @@ def finalize() -> int:
     return 0
 
 
-def get_soc_name() -> str:
+def get_soc_name() -> str | None:
     return soc
 
 
@@ -236,7 +237,6 @@ def _execute(model: int, inputs: int, outputs: int) -> int:
 
 
 rt = SimpleNamespace(
-    get_device_count=lambda: (1, fail.get("rt.get_device_count", 0)),
     set_device=_set_device,
     reset_device=_reset_device,
     create_context=_create_context,

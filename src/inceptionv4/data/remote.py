@@ -1,0 +1,190 @@
+"""Data in object storage: tar shards, or one .tar or .zip, by a URI.
+
+Objects are read whole once, for the index, several at a time. As many of them as the shelf has room for stay on it,
+the first ones by name, and are read there like any file; of the others, each image is a range that is read over the
+network, many at a time, as is an image of an object that is yet to come. Which ones stay is settled when the data are
+opened: in an order of chance over all images, any other rule would throw out what is wanted a moment later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from inceptionv4.data.cache import cached
+from inceptionv4.data.sources.shards import (
+    BRACES,
+    CLASSES,
+    NUMBERED,
+    ShardSource,
+    expand,
+    read_shard,
+    refuse_missing,
+    table_of_shards,
+)
+from inceptionv4.data.sources.source import LocalFiles, RangeSource
+from inceptionv4.data.sources.tar import TarSource
+from inceptionv4.data.sources.zip import ZipSource
+from inceptionv4.data.table import Table
+from inceptionv4.errors import DataError, StorageError
+from inceptionv4.runtime import storage
+from inceptionv4.runtime.files import cache_folder, locked
+from inceptionv4.runtime.progress import Progress
+from inceptionv4.runtime.shelf import Shelf
+from inceptionv4.runtime.storage import Object
+
+Found = TypeVar("Found")
+
+READERS = 32
+"""Reads under way at once: at 20 ms and 100 kB each, 1600 images or 160 MB a second."""
+INDEXERS = 4
+"""Objects that are fetched and listed at once, each in several parts."""
+ARCHIVES: dict[str, tuple[type[RangeSource], Callable[[Path], Table]]] = {
+    ".tar": (TarSource, TarSource.index),
+    ".zip": (ZipSource, ZipSource.index),
+}
+
+
+def open_remote(uri: str) -> RangeSource:
+    """The labelled images at a URI.
+
+    Raises:
+        DataError: nothing there, nothing that can be read from there, or something damaged.
+        StorageError: the storage cannot be reached, or refuses.
+        RunError: the disk of the shelf is full.
+    """
+    archive = None if BRACES.search(uri) else ARCHIVES.get(Path(uri).suffix.lower())
+    objects, names = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], None)
+    kind = ShardSource if archive is None else archive[0]
+    if not objects:
+        raise DataError(
+            f"no images at {uri}: there are no shards such as train-000000.tar; object storage is read as shards, "
+            "which `inceptionv4 data pack` writes, or as one .tar or .zip"
+        )
+    files = RemoteFiles(objects)
+
+    def index() -> Table:
+        if archive is not None:
+            return replace(files.examine(archive[1])[0], containers=(uri,))
+        classes = storage.read_all(names.uri).decode() if names else None
+        return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes)
+
+    mark = [[object.size, object.version] for object in (*objects, *([names] if names else []))]
+    name = hashlib.sha256(uri.encode()).hexdigest()[:32]
+    # All processes of a machine want the same index, and one makes it.
+    with locked(cache_folder() / f"{name}.lock"):
+        return kind(uri, cached(uri, kind.__name__, index, mark), files)
+
+
+def _find_shards(uri: str) -> tuple[list[Object], Object | None]:
+    """The shards that a pattern names or a folder holds, and their `classes.txt`.
+
+    Raises:
+        DataError: one of the pattern's shards is missing.
+    """
+    pattern = BRACES.search(uri) is not None
+    folder = uri.rpartition("/")[0] if pattern else uri.rstrip("/")
+    # The folder's own objects, not those of folders in it.
+    there = {object.uri: object for object in storage.list_objects(folder) if object.uri == f"{folder}/{object.name}"}
+    if pattern:
+        wanted = expand(uri)
+        refuse_missing(uri, len(wanted), [name for name in wanted if name not in there])
+    else:
+        wanted = [name for name, object in there.items() if NUMBERED.fullmatch(object.name)]
+    return [there[name] for name in wanted], there.get(f"{folder}/{CLASSES}")
+
+
+class RemoteFiles:
+    """Objects as the files of a source: those that stay on the shelf, and ranges of the others."""
+
+    def __init__(self, objects: Sequence[Object]) -> None:
+        self.objects = objects
+        self.shelf = Shelf()
+        self.stays = _fitting(objects, self.shelf.limit)
+        """How many of the first ones have room."""
+        self.shelf.staying = {self.shelf.place(object) for object in objects[: self.stays]}
+        self._local = LocalFiles([str(self.shelf.place(object)) for object in objects])
+        self._missing: deque[int] = deque(
+            number for number in range(self.stays) if self.shelf.find(objects[number]) is None
+        )
+        self._filling = threading.Lock()
+        self._filler: threading.Thread | None = None
+
+    @property
+    def readers(self) -> int:
+        """None are needed where everything lies on the shelf."""
+        return READERS if self._missing or self.stays < len(self.objects) else 0
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        try:
+            return self._local.read(number, offset, size)
+        except OSError:  # not there, or the disk is failing
+            self._fill()
+            return storage.read(self.objects[number].uri, offset, size)
+
+    def examine(self, look: Callable[[Path], Found]) -> list[Found]:
+        """What `look` finds in each object, while it lies on the shelf.
+
+        Raises:
+            DataError: what `look` raises, with the URI instead of the path.
+            StorageError: an object cannot be fetched, or there is no room for it.
+        """
+
+        def one(object: Object) -> Found:
+            with self.shelf.borrow(object) as path:
+                if path is None:
+                    raise StorageError(
+                        f"no room for {object.uri}, {object.size / 1e9:.2g} GB, to be listed; set INCEPTIONV4_CACHE_GB "
+                        f"to {INDEXERS} times that or more, or free some space in {self.shelf.folder}"
+                    )
+                try:
+                    return look(path)
+                except DataError as error:
+                    raise DataError(str(error).replace(str(path), object.uri)) from None
+
+        found = []
+        with (
+            Progress("fetching and listing", len(self.objects), unit=("objects", "objects/s")) as progress,
+            ThreadPoolExecutor(INDEXERS, thread_name_prefix="index") as pool,
+        ):
+            for result in pool.map(one, self.objects):
+                found.append(result)
+                progress.advance(1)
+        self._missing.clear()
+        return found
+
+    def _fill(self) -> None:
+        """Fetch what is missing on the shelf, in a thread of its own, while ranges are read."""
+        with self._filling:
+            if self._missing and self._filler is None:
+                self._filler = threading.Thread(target=self._fetch_missing, name="fetch")
+                self._filler.start()
+
+    def _fetch_missing(self) -> None:
+        # A process that ends waits for its threads, so this one ends soon after the main one.
+        while self._missing and threading.main_thread().is_alive():
+            try:
+                self.shelf.fetch(self.objects[self._missing[0]])
+            except Exception:  # noqa: BLE001 - ranges are read on, and say what is wrong
+                return
+            self._missing.popleft()
+
+
+def _fitting(objects: Sequence[Object], limit: int) -> int:
+    """How many of the first objects can stay within `limit`, with room for those that come to be listed and go."""
+    total = sum(object.size for object in objects)
+    if total > limit:
+        limit -= INDEXERS * max(object.size for object in objects)
+    count, used = 0, 0
+    for object in objects:
+        used += object.size
+        if used > limit:
+            break
+        count += 1
+    return count

@@ -1,0 +1,173 @@
+"""Objects on the local disk, whole, as many as a limit allows: a cache for all processes of a machine.
+
+Under `$XDG_CACHE_HOME/inceptionv4/objects` an object lies as `<hash of its URI, size and version>-<name>`. While it is
+fetched it is `<the same>.part`, of its full size from the start, so that room is reserved, and locked by who fetches
+it. A process that is killed lets go of its locks, and leaves a `.part` that the next one to want it writes anew.
+What was used least recently goes first; what is locked stays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inceptionv4.errors import RunError, StorageError, UsageError
+from inceptionv4.runtime.files import cache_folder, locked, try_lock
+from inceptionv4.runtime.storage import Object, Place, download, find, is_uri
+
+LOCK = "lock"
+
+
+class Shelf:
+    """The shelf of this machine, with up to `limit` bytes, for one user of it, who says what is to stay."""
+
+    def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
+        self.folder = cache_folder() / "objects" if folder is None else folder
+        self.limit = cache_limit(self.folder) if limit is None else limit
+        self.staying: set[Path] = set()
+        """Not removed to make room for what this user wants; what other users want may cost them."""
+
+    def place(self, object: Object) -> Path:
+        """Where an object lies when it is here."""
+        digest = hashlib.sha256(f"{object.uri}\n{object.size}\n{object.version}".encode()).hexdigest()[:24]
+        return self.folder / f"{digest}-{object.name[-100:]}"
+
+    def find(self, object: Object) -> Path | None:
+        """Where an object lies, which is now the one used most recently; None if it is not here."""
+        path = self.place(object)
+        try:
+            os.utime(path)
+        except OSError:
+            return None
+        return path
+
+    def fetch(self, object: Object) -> Path | None:
+        """Where an object lies, fetched if it is not here; None if there is no room for it.
+
+        A process or thread that is fetching it already is waited for.
+
+        Raises:
+            StorageError: it cannot be fetched.
+            RunError: the disk is full, or cannot be written.
+        """
+        while (path := self.find(object)) is None:
+            path = self.place(object)
+            part = path.with_name(f"{path.name}.part")
+            with locked(self.folder / LOCK):
+                file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+                mine = try_lock(file, fcntl.LOCK_EX)
+                here = path.exists()
+                room = mine and not here and self._make_room(object.size, part)
+                if mine and not room:
+                    part.unlink()
+            try:
+                if room:
+                    self._fill(object, file, part)
+                elif not mine:
+                    fcntl.flock(file, fcntl.LOCK_SH)  # until whoever fetches it has it, or is gone
+                elif not here:
+                    return None
+            finally:
+                os.close(file)
+        return path
+
+    @contextmanager
+    def borrow(self, object: Object) -> Iterator[Path | None]:
+        """`fetch`, and while this is open nobody removes it."""
+        while True:
+            path = self.fetch(object)
+            if path is None:
+                yield None
+                return
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                continue
+            with file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                if os.fstat(file.fileno()).st_nlink:
+                    yield path
+                    return
+
+    def _fill(self, object: Object, file: int, part: Path) -> None:
+        try:
+            os.ftruncate(file, object.size)
+            download(object, file)
+            os.fsync(file)
+            with locked(self.folder / LOCK):
+                part.replace(self.place(object))
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise RunError(
+                f"cannot keep {object.uri} in {self.folder}: {error.strerror or error}; free some space, or set "
+                "XDG_CACHE_HOME to another disk or INCEPTIONV4_CACHE_GB to less"
+            ) from None
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def _make_room(self, size: int, own: Path) -> bool:
+        """Remove what was used least recently until `size` bytes more are within the limit; whether they are."""
+        found = []
+        for entry in os.scandir(self.folder):
+            if entry.name not in (LOCK, own.name):
+                status = entry.stat()
+                found.append((status.st_mtime, status.st_size, Path(entry.path)))
+        excess = sum(bytes for _, bytes, _ in found) + size - self.limit
+        if size > self.limit:
+            return False
+        for _, bytes, path in sorted(found):
+            if excess <= 0:
+                break
+            if path in self.staying:
+                continue
+            with path.open("rb") as file:
+                if try_lock(file.fileno(), fcntl.LOCK_EX):
+                    path.unlink()
+                    excess -= bytes
+        return excess <= 0
+
+
+def bring(place: Place) -> Path:
+    """The file that a path or a URI names; an object's lies on the shelf.
+
+    Raises:
+        StorageError: there is no such object, or no room, or the storage cannot be reached, or refuses.
+        RunError: the disk is full.
+    """
+    if not is_uri(place):
+        return Path(place)
+    object = find(str(place))
+    if object is None:
+        raise StorageError(f"{place} is not there; look with `aws s3 ls` or the like what is")
+    shelf = Shelf()
+    shelf.limit = max(shelf.limit, object.size)  # what was asked for by name is fetched in any case
+    path = shelf.fetch(object)
+    if path is None:
+        raise StorageError(f"no room for {place}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there")
+    return path
+
+
+def cache_limit(folder: Path) -> int:
+    """Bytes that objects may take: `INCEPTIONV4_CACHE_GB`, else half of what would be free without them.
+
+    Raises:
+        UsageError: INCEPTIONV4_CACHE_GB is no number.
+    """
+    text = os.environ.get("INCEPTIONV4_CACHE_GB")
+    if text is None:
+        there = next(path for path in (folder, *folder.parents) if path.is_dir())
+        taken = sum(entry.stat().st_size for entry in os.scandir(folder)) if there == folder else 0
+        return (shutil.disk_usage(there).free + taken) // 2
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1
+    if not limit >= 0:
+        raise UsageError(f"INCEPTIONV4_CACHE_GB must be a number of gigabytes, 0 or more, got {text!r}")
+    return int(limit * 1e9)

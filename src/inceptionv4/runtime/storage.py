@@ -1,0 +1,347 @@
+"""Object storage by URIs, and the only file that knows the library for it.
+
+    s3://BUCKET/KEY     Amazon's S3, and whatever speaks like it: AWS_* variables, AWS_ENDPOINT_URL among them
+    obs://BUCKET/KEY    Huawei's OBS: OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY, OBS_ENDPOINT or OBS_REGION
+    gs://BUCKET/KEY     Google's, with GOOGLE_* variables
+    az://CONTAINER/KEY  Azure's, with AZURE_* variables
+    file:///PATH        a path, nothing else
+
+Requests are repeated by obstore, with longer and longer pauses, after a lost connection, a timeout and an answer of
+500 and above. None of these functions waits longer than `INCEPTIONV4_STORAGE_SECONDS` (60) for
+what it asks for, which is never more than `PART_BYTES` at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from inceptionv4.errors import StorageError, UsageError
+
+URI = re.compile(r"(s3|obs|gs|az)://([^/]+)/?(.*)", re.DOTALL)
+PART_BYTES = 8 << 20
+PARTS = 8
+"""That are fetched or sent at once."""
+VARIABLES = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL",
+    "obs": "OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY and OBS_ENDPOINT",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+
+Place = Path | str
+"""A path, or a URI."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object as a listing shows it; `version` changes whenever its content does."""
+
+    uri: str
+    size: int
+    version: str
+
+    @property
+    def name(self) -> str:
+        """What follows the last slash."""
+        return self.uri.rpartition("/")[2]
+
+
+def is_uri(place: Place) -> bool:
+    """Whether this is in object storage, and no path."""
+    return isinstance(place, str) and URI.fullmatch(place) is not None
+
+
+def plain(place: Place) -> Place:
+    """The path that a `file://` URI stands for; anything else as it is."""
+    if isinstance(place, str) and place.startswith("file://"):
+        return unquote(urlsplit(place).path)
+    return place
+
+
+def absolute(place: Place) -> str:
+    """The same place from whichever folder one looks."""
+    return str(place).rstrip("/") if is_uri(place) else str(Path(plain(place)).absolute())
+
+
+def join(place: Place, *names: str) -> Place:
+    """What is called so in a place: a str if it is a URI, else a Path."""
+    return "/".join([str(place).rstrip("/"), *names]) if is_uri(place) else Path(place, *names)
+
+
+def find(uri: str) -> Object | None:
+    """The object of this very name, or None.
+
+    Raises:
+        StorageError: the storage cannot be reached, or refuses.
+    """
+    store, key = _open(uri)
+    with _named(uri):
+        try:
+            found = _obstore().head(store, key)
+        except FileNotFoundError:
+            return None
+    return _as_object(uri, found)
+
+
+def list_objects(uri: str) -> list[Object]:
+    """All objects below `uri`, as in a folder, sorted by name; none if there is no such folder.
+
+    Raises:
+        StorageError: the storage cannot be reached, or refuses; there is no such bucket.
+    """
+    store, key = _open(uri)
+    with _named(uri):
+        found = [_as_object(uri, entry) for chunk in _obstore().list(store, key or None) for entry in chunk]
+    return sorted(found, key=lambda found: found.uri)
+
+
+def read(uri: str, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset` of an object, fewer where it ends.
+
+    Raises:
+        StorageError: it is not there, or the storage cannot be reached, or refuses.
+    """
+    if not size:
+        return b""
+    store, key = _open(uri)
+    with _named(uri):
+        content: bytes = _obstore().get_range(store, key, start=offset, length=size).to_bytes()
+    return content
+
+
+def read_all(uri: str) -> bytes:
+    """The content of an object.
+
+    Raises:
+        StorageError: it is not there, or the storage cannot be reached, or refuses.
+    """
+    store, key = _open(uri)
+    with _named(uri):
+        content: bytes = _obstore().get(store, key).bytes().to_bytes()
+    return content
+
+
+def download(object: Object, file: int) -> None:
+    """Write an object to a file descriptor, in parts that are fetched at the same time.
+
+    Raises:
+        StorageError: it is not there or changed meanwhile, or the storage cannot be reached, or refuses.
+        OSError: the file cannot be written.
+    """
+
+    def fetch(offset: int) -> None:
+        size = min(PART_BYTES, object.size - offset)
+        if _write(file, read(object.uri, offset, size), offset) != size:
+            raise changed
+
+    changed = StorageError(f"{object.uri} changed while it was fetched; try again when nothing writes to it")
+    offsets = range(0, object.size, PART_BYTES)
+    try:
+        if offsets:
+            fetch(offsets[0])
+    except StorageError as error:
+        if "non-partial" not in str(error):
+            raise
+        # Some gateways answer a range with the status of a whole object, which no client can trust.
+        if _download_whole(object.uri, file) != object.size:
+            raise changed from None
+    else:
+        with ThreadPoolExecutor(PARTS) as pool:
+            list(pool.map(fetch, offsets[1:]))
+    if find(object.uri) != object:
+        raise changed
+
+
+def _download_whole(uri: str, file: int) -> int:
+    """Returns how many bytes that were."""
+    store, key = _open(uri)
+    offset = 0
+    with _named(uri):
+        for chunk in _obstore().get(store, key).stream(min_chunk_size=PART_BYTES):
+            offset += _write(file, chunk, offset)
+    return offset
+
+
+def _write(file: int, content: Any, offset: int) -> int:
+    """Returns how many bytes that were."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
+    return memoryview(content).nbytes
+
+
+def write(uri: str, content: Path | bytes, *, new: bool = False) -> bool:
+    """Make an object of a file or of bytes; it appears whole. Returns whether it did.
+
+    With `new`, an object of that name is left as it is: the storage decides which of two writers came first, if it
+    knows conditional writes, as S3 does.
+
+    Raises:
+        StorageError: the storage cannot be reached, or refuses.
+        OSError: the file cannot be read.
+    """
+    store, key = _open(uri)
+    obstore = _obstore()
+    options: dict[str, Any] = {"mode": "create"} if new else {"chunk_size": PART_BYTES, "max_concurrency": PARTS}
+    with _named(uri):
+        try:
+            obstore.put(store, key, content, **options)
+        except (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError):
+            return False
+    return True
+
+
+def delete(uri: str) -> None:
+    """Remove an object, if it is there.
+
+    Raises:
+        StorageError: the storage cannot be reached, or refuses.
+    """
+    store, key = _open(uri)
+    with _named(uri):
+        try:
+            _obstore().delete(store, key)
+        except FileNotFoundError:
+            return
+
+
+def _as_object(uri: str, entry: Any) -> Object:
+    """An entry of a listing; its path counts from the bucket that `uri` is in."""
+    bucket = "/".join(uri.split("/")[:3])
+    # Without a tag, the time to the second, which is all that some answers have.
+    version = (entry["e_tag"] or "").strip('"') or entry["last_modified"].replace(microsecond=0).isoformat()
+    return Object(f"{bucket}/{entry['path']}", entry["size"], version)
+
+
+def _obstore() -> Any:
+    try:
+        import obstore  # an extra
+    except ImportError:
+        raise UsageError("s3://, obs://, gs:// and az:// need obstore: pip install 'inceptionv4[cloud]'") from None
+    return obstore
+
+
+def _open(uri: str) -> tuple[Any, str]:
+    """The store that holds an object, and the object's key in it."""
+    match = URI.fullmatch(uri)
+    if match is None:
+        raise UsageError(f"{uri} is no URI of an object; expected s3://BUCKET/KEY, or obs://, gs://, az://")
+    scheme, bucket, key = match.groups()
+    return _store(scheme, bucket), key.rstrip("/")
+
+
+@lru_cache
+def _store(scheme: str, bucket: str) -> Any:
+    """A store for one bucket; its connections are kept and shared by threads."""
+    obstore = _obstore()
+    from obstore import store
+
+    seconds = patience()
+    # In the worst case the last request starts when no more may, after one more pause, and takes all that it may:
+    # 0.4 + 0.05 + 0.5 of the patience.
+    retry = {
+        "max_retries": 1000,
+        "retry_timeout": timedelta(seconds=0.4 * seconds),
+        "backoff": {
+            "init_backoff": timedelta(seconds=seconds / 600),
+            "max_backoff": timedelta(seconds=seconds / 20),
+            "base": 2,
+        },
+    }
+    client: dict[str, Any] = {
+        "connect_timeout": timedelta(seconds=seconds / 12),
+        "read_timeout": timedelta(seconds=seconds / 4),
+        "timeout": timedelta(seconds=seconds / 2),
+    }
+    options: dict[str, Any] = {"retry_config": retry, "client_options": client}
+    try:
+        if scheme == "gs":
+            return store.GCSStore(bucket, **options)
+        if scheme == "az":
+            return store.AzureStore(bucket, **options)
+        own = _obs(bucket) if scheme == "obs" else {}
+        endpoint = own.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        client["allow_http"] = (endpoint or "").startswith("http://")
+        return store.S3Store(bucket, **own, **options)
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise UsageError(f"cannot use {scheme}://{bucket}: {_first_line(error)}; set {VARIABLES[scheme]}") from None
+
+
+def _obs(bucket: str) -> dict[str, Any]:
+    """What OBS needs of an S3 client: the bucket as a part of the host's name, in the endpoint too.
+
+    Raises:
+        UsageError: it is not said where OBS is.
+    """
+    endpoint, region = os.environ.get("OBS_ENDPOINT"), os.environ.get("OBS_REGION")
+    if not endpoint and not region:
+        raise UsageError(
+            f"cannot use obs://{bucket}: set OBS_ENDPOINT, such as https://obs.cn-north-4.myhuaweicloud.com"
+        )
+    scheme, _, host = (endpoint or f"https://obs.{region}.myhuaweicloud.com").rpartition("://")
+    settings = {
+        "endpoint": f"{scheme or 'https'}://{bucket}.{host}",
+        "virtual_hosted_style_request": True,
+        "region": region or "obs",
+        "access_key_id": os.environ.get("OBS_ACCESS_KEY_ID"),
+        "secret_access_key": os.environ.get("OBS_SECRET_ACCESS_KEY"),
+        "session_token": os.environ.get("OBS_SECURITY_TOKEN"),
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def patience() -> float:
+    """Seconds after which a request that did not succeed is an error.
+
+    Raises:
+        UsageError: INCEPTIONV4_STORAGE_SECONDS is no positive number.
+    """
+    text = os.environ.get("INCEPTIONV4_STORAGE_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not seconds > 0:
+        raise UsageError(f"INCEPTIONV4_STORAGE_SECONDS must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    """Errors of the library as ours, which say the URI and how to mend."""
+    exceptions = _obstore().exceptions
+    try:
+        yield
+    except FileNotFoundError:
+        raise StorageError(f"{uri} is not there; look with `aws s3 ls` or the like what is") from None
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+        variables = VARIABLES[uri.partition(":")[0]]
+        raise StorageError(f"{uri} is refused: {_first_line(error)}; check {variables}") from None
+    except exceptions.BaseError as error:
+        variables = VARIABLES[uri.partition(":")[0]]
+        if "NoSuchBucket" in str(error):
+            raise StorageError(f"{uri} is not there: there is no such bucket; check its name and {variables}") from None
+        raise StorageError(
+            f"{uri} cannot be reached: {_first_line(error)}; {patience():g} s is the limit, check the network and "
+            f"{variables}"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """What the library says, without its own innards and without the mark-up of the server's answer."""
+    text = str(error).partition("\n\nDebug source")[0]
+    text = re.sub(r", max_retries: \d+, retry_timeout: [^ ]+", "", text)
+    code, message = (re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message"))
+    said = " ".join(match[1] for match in (code, message) if match)
+    return " ".join(f"{text.partition('<')[0].rstrip(': ')} {said}".split())[:400]

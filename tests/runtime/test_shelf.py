@@ -1,0 +1,158 @@
+"""The shelf keeps its limit and whole objects only, whoever uses it at once and whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3
+
+from inceptionv4.errors import StorageError, UsageError
+from inceptionv4.runtime import storage
+from inceptionv4.runtime.shelf import Shelf, bring, cache_limit
+
+SIZE = 1000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[s3.Server, Path]]:
+    root = tmp_path_factory.mktemp("served")
+    (root / "bucket").mkdir()
+    for name in "abcd":
+        (root / "bucket" / name).write_bytes(name.encode() * SIZE)
+    (root / "bucket/big").write_bytes(b"big!" * (5 << 20))
+    with s3.running(s3.rclone(root, root.parent / "rclone.log")) as server:
+        yield server, root / "bucket"
+
+
+@pytest.fixture
+def proxy(served: tuple[s3.Server, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
+    proxy = s3.Proxy(served[0].port, mend=True)
+    s3.use(monkeypatch, proxy.port)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield proxy
+    proxy.close()
+
+
+def find(name: str) -> storage.Object:
+    object = storage.find(f"s3://bucket/{name}")
+    assert object is not None
+    return object
+
+
+def names(shelf: Shelf) -> list[str]:
+    return sorted(path.name.partition("-")[2] for path in shelf.folder.iterdir() if path.name != "lock")
+
+
+def fetch(shelf: Shelf, name: str) -> None:
+    path = shelf.fetch(find(name))
+    assert path is not None
+    assert path.read_bytes() == name.encode() * SIZE
+    os.utime(path, (time.time(), time.time()))
+    time.sleep(0.01)
+
+
+def test_what_was_used_least_recently_goes(proxy: s3.Proxy, tmp_path: Path) -> None:
+    shelf = Shelf(limit=2 * SIZE)
+    for name in "ab":
+        fetch(shelf, name)
+    fetch(shelf, "a")  # used again
+    fetch(shelf, "c")
+    assert names(shelf) == ["a", "c"]
+    shelf.staying = {shelf.place(find("a"))}
+    fetch(shelf, "d")
+    assert names(shelf) == ["a", "d"]
+    with shelf.borrow(find("d")) as path:
+        assert shelf.fetch(find("b")) is None  # one stays, one is in use
+        assert path is not None
+        assert path.exists()
+    fetch(shelf, "b")
+    assert Shelf(limit=SIZE - 1).fetch(find("c")) is None
+    assert names(shelf) == ["a", "b"]
+
+
+def test_an_object_that_changed_is_another_one(proxy: s3.Proxy, served: tuple[s3.Server, Path]) -> None:
+    shelf = Shelf()
+    before = find("a")
+    storage.write("s3://bucket/changing", b"one")
+    first = find("changing")
+    assert shelf.fetch(first).read_bytes() == b"one"  # type: ignore[union-attr]
+    storage.write("s3://bucket/changing", b"three")
+    assert shelf.fetch(find("changing")).read_bytes() == b"three"  # type: ignore[union-attr]
+    with pytest.raises(StorageError, match="s3://bucket/changing changed while it was fetched"):
+        Shelf(shelf.folder / "other").fetch(first)
+    assert find("a") == before
+
+
+FETCH = """
+import sys
+from inceptionv4.runtime import storage
+from inceptionv4.runtime.shelf import Shelf
+print(Shelf().fetch(storage.find("s3://bucket/big")))
+"""
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", FETCH], stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_fetch_an_object_once(proxy: s3.Proxy) -> None:
+    proxy.fault = lambda request: "delay"
+    processes = [start() for _ in range(3)]
+    paths = {process.communicate(timeout=30)[0].strip() for process in processes}
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == b"big!" * (5 << 20)
+    assert sum(line.startswith("GET") for line in proxy.requests) == 3  # its three parts
+
+
+def test_a_process_that_is_killed_leaves_no_harm(proxy: s3.Proxy, tmp_path: Path) -> None:
+    hung: list[str] = []
+
+    def hang(request: str) -> str:
+        hung.append(request)
+        return "hang" if request.startswith("GET") and len(hung) > 2 else "none"
+
+    proxy.fault = hang
+    process = start()
+    while len(hung) < 3:
+        time.sleep(0.01)
+    waiting = start()  # another one, which waits for it
+    time.sleep(0.3)
+    process.kill()
+    proxy.fault = lambda request: "none"
+    path = Path(waiting.communicate(timeout=30)[0].strip())
+    process.communicate()
+    assert path.read_bytes() == b"big!" * (5 << 20)
+    assert names(Shelf()) == ["big"]
+
+
+def test_what_a_failed_fetch_took_is_given_back(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    object = find("big")
+    s3.use(monkeypatch, proxy.port, 0.5)
+    proxy.fault = lambda request: "503"
+    with pytest.raises(StorageError, match="s3://bucket/big"):
+        Shelf().fetch(object)
+    assert names(Shelf()) == []
+
+
+def test_bring(proxy: s3.Proxy, tmp_path: Path) -> None:
+    assert bring(tmp_path) == tmp_path
+    assert bring("s3://bucket/a").read_bytes() == b"a" * SIZE
+    with pytest.raises(StorageError, match="s3://bucket/nothing is not there"):
+        bring("s3://bucket/nothing")
+
+
+def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "1.5")
+    assert cache_limit(tmp_path) == 1_500_000_000
+    monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "much")
+    with pytest.raises(UsageError, match="INCEPTIONV4_CACHE_GB .* got 'much'"):
+        cache_limit(tmp_path)
+    monkeypatch.delenv("INCEPTIONV4_CACHE_GB")
+    status = os.statvfs(tmp_path)
+    assert cache_limit(tmp_path / "not/yet") == pytest.approx(status.f_bavail * status.f_frsize / 2, rel=0.1)

@@ -1,0 +1,211 @@
+"""Objects on two servers that speak S3, through every kind of trouble: the same bytes, or an error that says where."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import s3
+
+from inceptionv4.errors import StorageError, UsageError
+from inceptionv4.runtime import storage
+
+CONTENT = os.urandom(2 * storage.PART_BYTES + 12_345)  # three parts
+PATIENCE = 1.2
+
+
+@pytest.fixture(scope="module", params=["rclone", "moto"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    root = tmp_path_factory.mktemp(request.param)
+    (root / "served/bucket").mkdir(parents=True)
+    server = s3.rclone(root / "served", root / "log") if request.param == "rclone" else s3.moto(root / "log")
+    with s3.running(server), pytest.MonkeyPatch.context() as patch:
+        s3.use(patch, server.port)
+        if request.param == "moto":
+            s3.make_bucket(server.port)
+        storage.write("s3://bucket/a folder/big.bin", CONTENT)
+        yield server
+
+
+@pytest.fixture
+def proxy(server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
+    proxy = s3.Proxy(server.port, mend=True)
+    s3.use(monkeypatch, proxy.port)
+    yield proxy
+    proxy.close()
+
+
+def test_objects_come_back_as_they_were(proxy: s3.Proxy, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    assert storage.write("s3://bucket/run/state", tmp_path / "file")
+    assert sum("partNumber" in line for line in proxy.requests) == 3
+    storage.write("s3://bucket/run/log", b"a line\n")
+    storage.write("s3://bucket/running", b"beside it")
+    found = storage.list_objects("s3://bucket/run/")
+    assert [(object.uri, object.size) for object in found] == [
+        ("s3://bucket/run/log", 7),
+        ("s3://bucket/run/state", len(CONTENT)),
+    ]
+    assert storage.find("s3://bucket/run/log") == found[0]
+    assert storage.read_all("s3://bucket/run/state") == CONTENT
+    assert storage.read("s3://bucket/run/state", 1000, 70_000) == CONTENT[1000:71_000]
+    assert storage.read("s3://bucket/run/log", 2, 100) == b"line\n"
+    storage.delete("s3://bucket/run/log")
+    storage.delete("s3://bucket/run/log")
+    assert storage.find("s3://bucket/run/log") is None
+    assert storage.list_objects("s3://bucket/nothing") == []
+
+
+def fetch(path: Path) -> bytes:
+    object = storage.find("s3://bucket/a folder/big.bin")
+    assert object is not None
+    file = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        storage.download(object, file)
+    finally:
+        os.close(file)
+    return path.read_bytes()
+
+
+def test_a_download_is_several_ranges(proxy: s3.Proxy, tmp_path: Path) -> None:
+    assert fetch(tmp_path / "big") == CONTENT
+    assert sum(line.startswith("GET") for line in proxy.requests) == 3
+
+
+def test_trouble_that_passes(proxy: s3.Proxy, tmp_path: Path) -> None:
+    troubles = ["cut", "503", "503", "delay", "cut", "cut"]
+    proxy.fault = s3.Once(troubles, "GET")
+    assert fetch(tmp_path / "big") == CONTENT
+    assert sum(line.startswith("GET") for line in proxy.requests) == 3 + troubles.count("cut") + troubles.count("503")
+    proxy.fault = s3.Once(["503", "cut"], "PUT")
+    storage.write("s3://bucket/written", CONTENT[: 1 << 20])
+    proxy.fault = s3.Once([])
+    assert storage.read_all("s3://bucket/written") == CONTENT[: 1 << 20]
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.use(monkeypatch, s3.free_port(), 1)
+    start = time.monotonic()
+    with pytest.raises(StorageError, match="s3://bucket/key cannot be reached"):
+        storage.find("s3://bucket/key")
+    assert time.monotonic() - start < 1
+
+
+def test_what_is_not_there(proxy: s3.Proxy) -> None:
+    for read in (storage.read_all, lambda uri: storage.read(uri, 0, 5)):
+        with pytest.raises(StorageError, match="s3://bucket/no/key is not there"):
+            read("s3://bucket/no/key")
+    with pytest.raises(StorageError, match="s3://no-bucket/key is not there: there is no such bucket"):
+        storage.list_objects("s3://no-bucket/key")
+
+
+class TestRclone:
+    @pytest.fixture
+    def own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Server]:
+        (tmp_path / "served/bucket/a folder").mkdir(parents=True)
+        (tmp_path / "served/bucket/key").write_bytes(b"value")
+        (tmp_path / "served/bucket/a folder/big.bin").write_bytes(CONTENT)
+        with s3.running(s3.rclone(tmp_path / "served", tmp_path / "log")) as server:
+            s3.use(monkeypatch, server.port)
+            yield server
+
+    @pytest.fixture
+    def impatient(self, own: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
+        proxy = s3.Proxy(own.port, mend=True)
+        s3.use(monkeypatch, proxy.port, PATIENCE)
+        yield proxy
+        proxy.close()
+
+    def test_ranges_that_are_called_whole_objects(self, own: s3.Server, tmp_path: Path) -> None:
+        """The object is fetched in one piece, and a range of it is refused."""
+        assert fetch(tmp_path / "big") == CONTENT
+        with pytest.raises(StorageError, match="s3://bucket/a folder/big.bin .*non-partial"):
+            storage.read("s3://bucket/a folder/big.bin", 5, 5)
+
+    @pytest.mark.parametrize("trouble", ["cut", "503", "hang", "trickle"])
+    def test_trouble_that_stays(self, impatient: s3.Proxy, trouble: str) -> None:
+        impatient.fault = lambda request: trouble
+        start = time.monotonic()
+        with pytest.raises(
+            StorageError, match="s3://bucket/a folder/big.bin cannot be reached: .*; 1.2 s is .*AWS_ENDPOINT"
+        ):
+            storage.read("s3://bucket/a folder/big.bin", 0, 100_000)
+        assert time.monotonic() - start < PATIENCE
+
+    @pytest.mark.parametrize("trouble", ["503", "hang"])
+    def test_trouble_that_stays_while_writing(self, impatient: s3.Proxy, trouble: str) -> None:
+        impatient.fault = lambda request: trouble if "partNumber=2" in request else "none"
+        start = time.monotonic()
+        with pytest.raises(StorageError, match="s3://bucket/never cannot be reached"):
+            storage.write("s3://bucket/never", CONTENT)
+        assert time.monotonic() - start < PATIENCE
+        impatient.fault = s3.Once([])
+        assert storage.find("s3://bucket/never") is None
+
+    def test_an_answer_that_never_comes_is_asked_for_again(self, impatient: s3.Proxy) -> None:
+        impatient.fault = s3.Once(["hang"])
+        assert storage.read("s3://bucket/a folder/big.bin", 7, 9) == CONTENT[7:16]
+
+    @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    def test_wrong_credentials(self, own: s3.Server, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert storage.read_all("s3://bucket/key") == b"value"
+        monkeypatch.setenv(variable, "something-else")
+        storage._store.cache_clear()
+        with pytest.raises(StorageError, match=r"s3://bucket/key is refused: .*403.*; check AWS_ACCESS_KEY_ID"):
+            storage.read_all("s3://bucket/key")
+
+    def test_a_server_that_is_started_again(self, own: s3.Server) -> None:
+        own.stop()
+        later = threading.Timer(0.5, own.start)
+        later.start()
+        assert storage.read_all("s3://bucket/key") == b"value"
+        later.join()
+
+    def test_obs_has_the_bucket_in_the_name_of_the_host(
+        self, own: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server knows the bucket by nothing else; a proxy stands for the names, which do not exist."""
+        server = s3.rclone(tmp_path / "served", tmp_path / "log", "--force-path-style=false")
+        with s3.running(server):
+            proxy = s3.Proxy(server.port)
+            s3.use(monkeypatch, proxy.port, PATIENCE)
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("OBS_ENDPOINT", "http://obs.test")
+            monkeypatch.setenv("OBS_ACCESS_KEY_ID", s3.KEY)
+            monkeypatch.setenv("OBS_SECRET_ACCESS_KEY", s3.SECRET)
+            storage.write("obs://bucket/a/b", b"hello")
+            assert storage.read_all("obs://bucket/a/b") == b"hello"
+            assert [object.uri for object in storage.list_objects("obs://bucket/a")] == ["obs://bucket/a/b"]
+            assert proxy.requests[0] == "PUT http://bucket.obs.test/a/b HTTP/1.1"
+            proxy.close()
+
+
+def test_of_two_writers_one_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3.running(s3.moto(tmp_path / "log")) as server:
+        s3.use(monkeypatch, server.port)
+        s3.make_bucket(server.port)
+        assert storage.write("s3://bucket/claim", b"one", new=True)
+        assert not storage.write("s3://bucket/claim", b"two", new=True)
+        assert storage.read_all("s3://bucket/claim") == b"one"
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(map(storage.is_uri, ("s3://b/k", "obs://b", "gs://b/k/", "az://c/k")))
+    assert not any(map(storage.is_uri, ("runs/1", "/s3/b", "file:///a", "http://a/b", Path("s3://b/k"), "s3:///k")))
+    assert storage.plain("file:///a%20b/c") == "/a b/c"
+    assert storage.absolute("s3://b/k/") == "s3://b/k"
+    assert storage.absolute("file:///a/b") == storage.absolute("/a/b") == "/a/b"
+    assert storage.join("s3://b/runs/", "digits", "1") == "s3://b/runs/digits/1"
+    assert storage.join("runs", "digits") == Path("runs/digits")
+    monkeypatch.setenv("INCEPTIONV4_STORAGE_SECONDS", "soon")
+    with pytest.raises(UsageError, match="INCEPTIONV4_STORAGE_SECONDS .* got 'soon'"):
+        storage.patience()
+    monkeypatch.delenv("OBS_ENDPOINT", raising=False)
+    with pytest.raises(UsageError, match="obs://bucket: set OBS_ENDPOINT"):
+        storage._obs("bucket")
+    monkeypatch.setenv("OBS_REGION", "cn-north-4")
+    assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.cn-north-4.myhuaweicloud.com"

@@ -1,0 +1,200 @@
+"""A run in object storage ends as one on the disk, wherever it was stopped and on whichever machine it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3
+from runs import assert_same_run, settings
+
+from inceptionv4.config import CheckpointConfig, Config, ScheduleConfig, TrainingConfig
+from inceptionv4.errors import RunError, StoppedError, StorageError, UsageError
+from inceptionv4.runtime import storage
+from inceptionv4.runtime.device import select_device
+from inceptionv4.training.loop import train
+from inceptionv4.training.mirror import Mirror
+from inceptionv4.training.recorder import Recorder
+from inceptionv4.training.run import create_run, find_run
+from inceptionv4.weights.checkpoint import load_checkpoint
+from inceptionv4.weights.load import find_model
+
+OUTPUT = "s3://bucket/runs"
+RUN = f"{OUTPUT}/test/1"
+
+
+@pytest.fixture(scope="module")
+def whole(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training on a disk."""
+    return Path(train(config_of(textures, tmp_path_factory.mktemp("whole"))))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    (tmp_path / "served/bucket").mkdir(parents=True)
+    return tmp_path / "served"
+
+
+@pytest.fixture
+def proxy(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Proxy]:
+    with s3.running(s3.rclone(served, tmp_path / "log")) as server:
+        proxy = s3.Proxy(server.port, mend=True)
+        s3.use(monkeypatch, proxy.port)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one machine"))
+        yield proxy
+        proxy.close()
+
+
+def config_of(data: Path, output: Path | str) -> Config:
+    """Six steps, a state after each, two of which are kept."""
+    return settings(
+        data,
+        output,  # type: ignore[arg-type]
+        training=TrainingConfig(batch_size=30, ema_decay=0.9, precision="fp32"),
+        schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
+        checkpoint=CheckpointConfig(keep=2, every_minutes=0),
+    )
+
+
+def as_on_a_disk(served: Path) -> Path:
+    """The served run, with the file that `last` stands for."""
+    run = served / RUN.removeprefix("s3://")
+    checkpoints = run / "checkpoints"
+    newest = checkpoints / (checkpoints / "last").read_text().strip()
+    (checkpoints / "last.safetensors").write_bytes(newest.read_bytes())
+    return run
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Recorder.step
+
+    def record(self: Recorder, line: Any) -> None:
+        original(self, line)
+        if line.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Recorder, "step", record)
+
+
+def test_what_lies_in_a_run(
+    textures: Path, proxy: s3.Proxy, served: Path, whole: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    config = config_of(textures, OUTPUT)
+    assert train(config) == RUN
+    found = {object.uri.removeprefix(f"{RUN}/") for object in storage.list_objects(RUN)}
+    assert found == {
+        *("config.yaml", "environment.json", "log.jsonl", "results.csv", "plots/curves.png", "plots/inputs.png"),
+        *("checkpoints/best.safetensors", "checkpoints/last"),
+        *(f"checkpoints/step-{step:08}.safetensors" for step in (5, 6)),
+    }
+    assert not (tmp_path / "one machine/inceptionv4/runs/s3/bucket/runs/test/1").exists()
+    assert_same_run(as_on_a_disk(served), whole)
+    # What is deleted is no longer named: the pointer went on before.
+    lines = [line.split()[:2] for line in proxy.requests if line.startswith(("PUT", "DELETE"))]
+    for number, (method, path) in enumerate(lines):
+        if method == "DELETE":
+            assert ["PUT", "/bucket/runs/test/1/checkpoints/last"] in lines[max(number - 2, 0) : number], path
+    assert train(config, run=find_run(config, "auto")) == RUN  # there is nothing left to do
+    # From there, by the command line.
+    here = command("evaluate", whole, "--data", textures, "--json")
+    there = command("evaluate", f"{OUTPUT}/test", "--data", textures, "--json")
+    assert json.loads(there.out) == json.loads(here.out), there.err
+    for model in (RUN, f"{RUN}/checkpoints/best.safetensors"):
+        assert load_checkpoint(find_model(model)).training["step"] == 6
+    assert command("predict", RUN, textures / "val/brick/000.jpg", "--json").code == 0
+    storage.delete(f"{RUN}/checkpoints/best.safetensors")
+    assert find_model(RUN).name.endswith("step-00000006.safetensors")  # by `last`
+    missing = command("evaluate", f"{OUTPUT}/other", "--data", textures)
+    assert (missing.code, f"no model at {OUTPUT}/other" in missing.err) == (2, True)
+
+
+def test_it_goes_on_where_nothing_is(
+    textures: Path, proxy: s3.Proxy, served: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of the epoch, it goes on on a machine that knows nothing of the run."""
+    config = config_of(textures, OUTPUT)
+    with monkeypatch.context() as patched:
+        stop_after(3, patched)
+        with pytest.raises(StoppedError, match=f"after step 3; .* --resume {RUN}"):
+            train(config)
+    assert (served / "bucket/runs/test/1/checkpoints/last").read_text() == "step-00000003.safetensors\n"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    assert find_run(config, RUN) == find_run(config, "auto") == RUN
+    assert train(config, run=RUN) == RUN
+    assert_same_run(as_on_a_disk(served), whole)
+
+
+def test_last_is_switched_after_the_state_is_there(
+    textures: Path, proxy: s3.Proxy, served: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its fourth state on nothing can be sent. The training goes on, and is sent when that is possible again."""
+    s3.use(monkeypatch, proxy.port, 0.5)
+    config = config_of(textures, OUTPUT)
+    refused: list[str] = []
+
+    def refuse(request: str) -> str:
+        if refused or (request.startswith("PUT") and "step-00000004" in request):
+            refused.append(request)
+            return "503"
+        return "none"
+
+    proxy.fault = refuse
+    with pytest.raises(StorageError, match=f"{RUN}.*\nThe run is whole in .*--resume {RUN}"):
+        train(config)
+    states = sorted((served / "bucket/runs/test/1/checkpoints").glob("step-*"))
+    assert [path.name for path in states] == ["step-00000002.safetensors", "step-00000003.safetensors"]
+    assert (served / "bucket/runs/test/1/checkpoints/last").read_text() == "step-00000003.safetensors\n"
+    proxy.fault = lambda request: "none"
+    # Elsewhere it goes on after the third step, here there is nothing left to do.
+    mirror = Mirror(RUN)
+    with pytest.raises(RunError, match=f"another process .* {RUN}"):
+        Mirror(RUN)
+    mirror._lock.close()
+    steps: list[int] = []
+    monkeypatch.setattr(Recorder, "step", lambda self, line: steps.append(line.step))
+    assert train(config, run=RUN) == RUN
+    assert steps == []
+    assert_same_run(as_on_a_disk(served), whole)
+
+
+def test_numbers_and_settings(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """Of two runs that begin at once each gets a number of its own, where the storage knows conditional writes."""
+    with s3.running(s3.moto(tmp_path / "log")) as server:
+        s3.use(monkeypatch, server.port)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        s3.make_bucket(server.port)
+        config, device = config_of(textures, OUTPUT), select_device("cpu", "fp32")
+        assert create_run(config, device) == RUN
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, "list_objects", lambda uri: [])
+            assert create_run(config, device) == f"{OUTPUT}/test/2"
+        other = config_of(tmp_path, OUTPUT)
+        assert create_run(other, device) == f"{OUTPUT}/test/3"
+        assert find_run(config, "auto") == f"{OUTPUT}/test/2"
+        assert find_run(other, "auto") == f"{OUTPUT}/test/3"
+        with pytest.raises(UsageError, match=f"{RUN} was begun with other settings"):
+            find_run(other, RUN)
+        with pytest.raises(UsageError, match=f"{OUTPUT}/test/9 is no run folder"):
+            find_run(other, f"{OUTPUT}/test/9")
+        assert f"path: {textures}" in command("train", "--resume", RUN, "--print-config").out
+
+
+def test_keys_that_climb_out_of_the_run_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    keys = ["../../../../../evil", "plots/../../evil", "/evil", "config.yaml"]
+    objects = [storage.Object(f"{RUN}/{key}", 4, "1") for key in keys]
+    monkeypatch.setattr(storage, "list_objects", lambda uri: objects)
+    monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, b"evil"))
+    mirror = Mirror(RUN)
+    folder = mirror.fetch()
+    mirror._lock.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [
+        folder / "config.yaml"
+    ]
