@@ -111,6 +111,9 @@ def test_commands_print_one_object_or_lines(
 
 def test_what_cannot_be_timed_is_refused(command: Command, narrow_model: Path) -> None:
     assert command("benchmark", "predict", narrow_model).code == 2
+    nowhere = command("benchmark", "predict", narrow_model, "nowhere.jpg")
+    assert nowhere.code == 2
+    assert "nowhere.jpg" in nowhere.err
     without_rounds = command("benchmark", "train", "--recipe", "digits", "--rounds", 0)
     assert without_rounds.code == 2
     assert "--rounds must be at least 1, got 0" in without_rounds.err

@@ -15,7 +15,7 @@ from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError
 from inceptionv4.inference.classifier import Classifier
-from inceptionv4.inference.images import find_images
+from inceptionv4.inference.images import check_places, find_images
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.training.probe import Trial
@@ -116,6 +116,7 @@ def measure_prediction(model: str, images: Sequence[str], *, device: str = "auto
         CheckpointError: the model is damaged.
         ImageError: one of these images cannot be decoded.
     """
+    check_places(images)
     classifier = Classifier.load(model, device=device)
     backend, size = classifier.backend, classifier.spec.preprocessing.size
     count = BATCHES * backend.batch_size

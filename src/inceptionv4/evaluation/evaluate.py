@@ -16,7 +16,7 @@ from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
-from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.classifier import WORKERS, Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.progress import Progress
@@ -76,8 +76,8 @@ def evaluate_backend(
 ) -> Metrics:
     """Metrics of a model over every one of `samples`, each of which is counted by one of `ranks`.
 
-    `workers` threads decode ahead, one if not given. `after_batch` is told how many images a batch had; it is called
-    equally often on all ranks.
+    `workers` threads decode ahead, as many as for `predict` if not given. `after_batch` is told how many images a
+    batch had; it is called equally often on all ranks.
 
     Raises:
         ImageError: an image cannot be decoded.
@@ -90,7 +90,7 @@ def evaluate_backend(
         samples,
         backend.spec.preprocessing,
         batch_size=batch_size,
-        workers=1 if workers is None else workers,
+        workers=WORKERS if workers is None else workers,
         rank=ranks.rank,
         ranks=ranks.count,
         crops=tta,
