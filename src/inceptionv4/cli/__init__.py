@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import asdict
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -167,6 +168,8 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
     evaluation = measure(model, data, device=device)
+    if not speaks():
+        return
     if json:
         print_json(asdict(evaluation.metrics))
     else:
@@ -197,6 +200,9 @@ def predict(
     """
     from inceptionv4.errors import UsageError
     from inceptionv4.inference.classifier import Classifier, find_images
+    from inceptionv4.inference.together import predict_together
+    from inceptionv4.runtime.device import select_device
+    from inceptionv4.runtime.distributed import join_ranks
 
     if json and csv:
         raise UsageError("give --json or --csv, not both")
@@ -205,9 +211,11 @@ def predict(
     if top < 1:
         raise UsageError(f"--top must be at least 1, got {top}")
     files = find_images(images)
-    predictions = Classifier.load(model, device=device).predict(files, top=top)
+    classifier = Classifier.load(model, device=device)
     show = print_json_lines if json else print_csv if csv else print_table
-    bad = show(predictions)
+    with join_ranks(select_device("cpu")) as ranks:  # answers are all that they exchange
+        predictions = predict_together(partial(classifier.predict, top=top), files, ranks)
+        bad = show(predictions) if ranks.first else sum(prediction.error is not None for prediction in predictions)
     if bad:
         raise ImageError(f"{bad} of {len(files)} images could not be read; the others are answered above")
 
