@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak check format bench clean
+.PHONY: demo test soak check format bench bench-quick clean
 
 demo: .venv/.demo
 	$(BIN)/inceptionv4 train --recipe digits
@@ -26,11 +26,22 @@ format: .venv/.test
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/.test
-	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/index.py
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/storage.py
+# Every comparison with others, and what grows: most of an hour. BENCH=--json for figures in full.
+bench: .venv/.bench
+	$(BIN)/python benchmarks/loader.py $(BENCH)
+	$(BIN)/python benchmarks/sample.py $(BENCH)
+	$(BIN)/python benchmarks/train_step.py $(BENCH)
+	$(BIN)/python benchmarks/predict.py $(BENCH)
+	$(BIN)/python benchmarks/scaled_decoding.py $(BENCH)
+	$(BIN)/python benchmarks/index.py $(BENCH)
+	$(BIN)/python benchmarks/growth.py $(BENCH)
+	$(BIN)/python benchmarks/storage.py $(BENCH)
+
+# The ratios, each of a round or two.
+bench-quick: .venv/.bench
+	$(BIN)/python benchmarks/loader.py --rounds 1
+	$(BIN)/python benchmarks/train_step.py --quick --rounds 1
+	$(BIN)/python benchmarks/predict.py --rounds 1 --images 16 --precisions int8
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -45,3 +56,7 @@ clean:
 .venv/.test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ .venv/.demo
+
+.venv/.bench: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@

@@ -179,6 +179,19 @@ def measure_alone(name: str, precision: str) -> dict[str, float]:
     return {"first_step_seconds": seconds[0], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+def compare_speed(precision: str, rounds: int) -> dict[str, object]:
+    """The ratios that need no process of their own, and timm as it is fastest without being compiled."""
+    device = select_device("cpu", precision)
+    names = ("ours", "timm", "convolutions")
+    speeds = interleave({name: contender(name, device) for name in names}, rounds)
+    return {
+        "ratio_timm_eager": speeds.ratio("ours", "timm"),
+        "fraction_of_convolution_floor": speeds.ratio("ours", "convolutions"),
+        "images_per_second": {name: round(speeds.median(name), 2) for name in names},
+        "n": rounds,
+    }
+
+
 def compare(precision: str, rounds: int, compiled: bool) -> dict[str, object]:
     device = select_device("cpu", precision)
     peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
@@ -210,6 +223,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--compiled", action="store_true", help="timm under torch.compile too: minutes")
     arguments.add_argument("--bf16", action="store_true", help="bf16 even where it is emulated")
+    arguments.add_argument("--quick", action="store_true", help="speed alone, beside timm eager, in one precision")
     arguments.add_argument("--alone", nargs=2, metavar=("CONTENDER", "PRECISION"), help="peak memory, first step")
     given = arguments.parse_args()
     torch.set_num_threads(THREADS)
@@ -217,6 +231,10 @@ def main() -> None:
         print(json.dumps(measure_alone(*given.alone)))
         return
     results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm"))
+    if given.quick:
+        precision = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
+        report(results | {precision: compare_speed(precision, given.rounds)}, given.json)
+        return
     if given.bf16 or computes_bf16(torch.device("cpu")):
         results |= compare("bf16", given.rounds, given.compiled)
     else:

@@ -1,7 +1,8 @@
 """Inception-v4, from a folder of labelled images to a classifier that answers.
 
     Classifier      a trained model: `Classifier.load("runs/digits/1")(["a.jpg"])`
-    InceptionV4     the network, a torch module
+    create_model    the network with weights from anywhere, a torch module that knows its classes and preprocessing
+    InceptionV4     the network alone, a torch module
     train           settings in, run folder out
     evaluate        model and data in, metrics out
     load_config     a recipe with overrides
@@ -20,15 +21,17 @@ if TYPE_CHECKING:
     from inceptionv4.inference.classifier import Classifier as Classifier
     from inceptionv4.network.layers import InceptionV4 as InceptionV4
     from inceptionv4.training.loop import train as train
+    from inceptionv4.weights.create import create_model as create_model
 
 _HOMES = {
     "Classifier": "inceptionv4.inference.classifier",
     "InceptionV4": "inceptionv4.network.layers",
+    "create_model": "inceptionv4.weights.create",
     "evaluate": "inceptionv4.evaluation.evaluate",
     "load_config": "inceptionv4.config",
     "train": "inceptionv4.training.loop",
 }
-__all__ = ["Classifier", "InceptionV4", "evaluate", "load_config", "train"]
+__all__ = ["Classifier", "InceptionV4", "create_model", "evaluate", "load_config", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,7 +86,7 @@ def test_a_zip_member_of_more_bytes_than_any_image_is_refused(tmp_path: Path, mo
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/1.png", b"\0" * 3_000_000)
         archive.writestr("b/1.png", b"x")
-    monkeypatch.setattr("inceptionv4.data.sources.zip.MAX_BYTES", 2_000_000)
+    monkeypatch.setattr("inceptionv4.data.sources.zip_members.MAX_BYTES", 2_000_000)
     source = open_source(tmp_path / "a.zip")
     with pytest.raises(ImageError, match=r"a/1\.png cannot be read: it would unpack to 3,000,000 bytes"):
         source.read(0)

@@ -25,7 +25,7 @@ class Node:
     port: int
 
     def start(self, *event: object) -> subprocess.Popen[str]:
-        """An agent with one process, which trains by `settings.yaml` in its folder; its words go to `said.txt` there."""
+        """An agent with one process, which trains by `settings.yaml` in its folder; they talk to `said.txt` there."""
         settings = ("settings.yaml", *map(str, event))
         launcher = [
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3"),

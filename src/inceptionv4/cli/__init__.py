@@ -5,24 +5,23 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import asdict
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
-from inceptionv4.cli.console import Flag, complain, print_json, speaks
+from inceptionv4.cli.benchmark import app as benchmark_app
+from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
-from inceptionv4.cli.predictions import print_csv, print_json_lines, print_table
-from inceptionv4.errors import Error, ImageError, StoppedError
+from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
+from inceptionv4.errors import Error, StoppedError
 
-if TYPE_CHECKING:
-    from inceptionv4.config import Config
+Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
     name="inceptionv4",
@@ -36,12 +35,13 @@ app = App(
 app.command(data_app)
 app.command(convert_app)
 app.command(export)
+app.command(benchmark_app)
 app.command(doctor)
 
 
 @app.command
 def train(
-    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    *settings: Setting,
     recipe: str | None = None,
     config: Path | None = None,
     data: str | None = None,
@@ -96,7 +96,7 @@ def train(
 
 @app.command
 def plan(
-    *settings: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    *settings: Setting,
     recipe: str | None = None,
     config: Path | None = None,
     data: str | None = None,
@@ -138,19 +138,8 @@ def plot(run: Path, /) -> None:
     print(run / "plots" / "curves.png")
 
 
-def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, data: str | None) -> Config:
-    """The settings of a training from what stands on the command line."""
-    from inceptionv4.config import load_config
-    from inceptionv4.settings import Given, read_options
-
-    overrides = read_options(settings)
-    if data is not None:
-        overrides["data.path"] = Given(data, "--data")
-    return load_config(recipe, config, overrides)
-
-
 @app.command
-def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "auto") -> None:
+def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, device: str = "auto") -> None:
     """Measure a model on labelled images: top-1, top-5 and loss over all of them.
 
     Parameters
@@ -160,6 +149,8 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
         too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     data
         A folder, .zip, .tar, .csv or .parquet of labelled images, shards, or digits. What it holds out counts, if any.
+    tta
+        Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
         Print one object: top1, top5, loss, images.
     device
@@ -167,7 +158,7 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
     """
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
-    evaluation = measure(model, data, device=device)
+    evaluation = measure(model, data, tta=tta, device=device)
     if not speaks():
         return
     if json:
@@ -178,7 +169,15 @@ def evaluate(model: str, /, *, data: str, json: Flag = False, device: str = "aut
 
 @app.command
 def predict(
-    model: str, /, *images: str, top: int = 5, json: Flag = False, csv: Flag = False, device: str = "auto"
+    model: str,
+    /,
+    *images: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    top: int = 5,
+    tta: Tta = None,
+    json: Flag = False,
+    csv: Flag = False,
+    embeddings: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Name what is in images.
 
@@ -188,36 +187,41 @@ def predict(
         A run folder such as runs/digits/1, a folder of runs (the newest counts), a file of weights, of other projects
         too, hf-hub:OWNER/NAME, or a URI of one such as s3://...
     images
-        Image files, and folders of them.
+        Files, folders, .zip and .tar archives, patterns such as 'photos/**/*.jpg', http(s) addresses, and - for a list
+        of these on standard input.
     top
         How many classes to name for each image, best first.
+    tta
+        Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
         Print an object a line: file, predictions (class, probability).
     csv
         Print a table with the columns file, rank, class, probability.
+    embeddings
+        Write the features before the classifier, too, to this .npy or .parquet file.
     device
         auto, cpu, or a device of torch's.
     """
     from inceptionv4.errors import UsageError
-    from inceptionv4.inference.classifier import Classifier, find_images
-    from inceptionv4.inference.together import predict_together
-    from inceptionv4.runtime.device import select_device
-    from inceptionv4.runtime.distributed import join_ranks
+    from inceptionv4.inference.classifier import Classifier
+    from inceptionv4.inference.embeddings import check_suffix
+    from inceptionv4.inference.images import check_places
 
+    for image in images:
+        if image.startswith("-") and image != "-":
+            raise UsageError(f"unknown option: {image}; a file of that name is given as ./{image}")
     if json and csv:
         raise UsageError("give --json or --csv, not both")
     if not images:
         raise UsageError("no images given: `inceptionv4 predict MODEL IMAGE...`")
     if top < 1:
         raise UsageError(f"--top must be at least 1, got {top}")
-    files = find_images(images)
+    if embeddings is not None:
+        check_suffix(embeddings)
+    check_places(images)
     classifier = Classifier.load(model, device=device)
     show = print_json_lines if json else print_csv if csv else print_table
-    with join_ranks(select_device("cpu")) as ranks:  # answers are all that they exchange
-        predictions = predict_together(partial(classifier.predict, top=top), files, ranks)
-        bad = show(predictions) if ranks.first else sum(prediction.error is not None for prediction in predictions)
-    if bad:
-        raise ImageError(f"{bad} of {len(files)} images could not be read; the others are answered above")
+    predict_and_show(classifier, images, show, top=top, tta=tta, embeddings=embeddings)
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -231,7 +235,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     signal.signal(signal.SIGTERM, terminate)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:

@@ -1,15 +1,32 @@
-"""What commands share: flags, and how answers and complaints are printed."""
+"""What commands share: flags, settings, and how answers and complaints are printed."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+if TYPE_CHECKING:
+    from inceptionv4.config import Config
+
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+Setting = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+"""A token of `--section.key value`, which `resolve` understands."""
+
+
+def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, data: str | None) -> Config:
+    """The settings of a training from what stands on the command line."""
+    from inceptionv4.config import load_config
+    from inceptionv4.settings import Given, read_options
+
+    overrides = read_options(settings)
+    if data is not None:
+        overrides["data.path"] = Given(data, "--data")
+    return load_config(recipe, config, overrides)
 
 
 def print_json(value: object) -> None:

@@ -1,64 +1,133 @@
-"""Predictions as lines of JSON, as CSV, and as a table for people."""
+"""Predictions as lines of JSON, as CSV, and as a table for people, each line as soon as it is known."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
 
 from inceptionv4.cli.console import complain
+from inceptionv4.errors import ImageError
 
 if TYPE_CHECKING:
-    from inceptionv4.inference.classifier import Prediction
+    from inceptionv4.data.crops import Crops
+    from inceptionv4.inference.classifier import Classifier, Prediction
+
+Show = Callable[[Iterator["Prediction"]], None]
+
+MEASURED = 16
+"""Rows of a table that decide how wide its columns are; it begins when they are known."""
 
 
-def print_json_lines(predictions: Iterator[Prediction]) -> int:
-    """A line an image, as soon as it is known; returns how many could not be read."""
-    bad = 0
+def predict_and_show(
+    classifier: Classifier, places: Collection[str], show: Show, *, top: int, tta: Crops | None, embeddings: Path | None
+) -> None:
+    """Answer for all images at `places`, print each answer, and keep the features if `embeddings` names a file.
+
+    Under `torchrun` each process answers for its share, and the first one prints and keeps all.
+
+    Raises:
+        ImageError: some could not be read; the others were answered.
+        DataError: the images are not the same for all processes.
+        RunError: another process is gone.
+    """
+    from inceptionv4.inference.embeddings import open_embeddings
+    from inceptionv4.inference.images import STDIN, find_images
+    from inceptionv4.inference.together import predict_together
+    from inceptionv4.runtime.device import select_device
+    from inceptionv4.runtime.distributed import join_ranks
+    from inceptionv4.runtime.progress import Progress
+
+    answer = partial(classifier.predict, top=top, tta=tta, embed=embeddings is not None)
+    bad = done = 0
+    with ExitStack() as stack:
+        ranks = stack.enter_context(join_ranks(select_device("cpu")))  # answers are all that they exchange
+        lines: Iterable[str] = sys.stdin
+        if ranks.count > 1 and STDIN in places:  # which all of them have, and only one can read
+            lines = ranks.broadcast(list(sys.stdin) if ranks.first else [])
+        predictions = predict_together(answer, find_images(places, lines), ranks)
+        writer = progress = None
+        if ranks.first:
+            if embeddings is not None:
+                writer = stack.enter_context(open_embeddings(embeddings, classifier.num_features))
+            # Where answers go to the terminal, they are the progress.
+            progress = stack.enter_context(Progress("predicting", total=None, bar=not sys.stdout.isatty()))
+
+        def observed() -> Iterator[Prediction]:
+            nonlocal bad, done
+            for prediction in predictions:
+                done += 1
+                if prediction.error is not None:
+                    bad += 1
+                elif writer is not None:
+                    writer.add(prediction)
+                yield prediction
+                if progress is not None:
+                    progress.advance(1)
+
+        if ranks.first:
+            show(observed())
+        else:
+            deque(observed(), maxlen=0)
+    if bad:
+        raise ImageError(f"{bad} of {done} images could not be read; the others are answered above")
+
+
+def print_json_lines(predictions: Iterator[Prediction]) -> None:
+    """An object a line."""
     for prediction in predictions:
         line: dict[str, object] = {"file": prediction.file}
         if prediction.error is not None:
-            bad += 1
             line["error"] = prediction.error
         else:
             line["predictions"] = [{"class": guess.label, "probability": guess.probability} for guess in prediction.top]
         print(json.dumps(line, ensure_ascii=False), flush=True)
-    return bad
 
 
-def print_csv(predictions: Iterator[Prediction]) -> int:
-    """A line a class; an image that cannot be read is named on standard error. Returns how many."""
-    bad = 0
+def print_csv(predictions: Iterator[Prediction]) -> None:
+    """A line a class; an image that cannot be read is named on standard error."""
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["file", "rank", "class", "probability"])
     for prediction in predictions:
         if prediction.error is not None:
-            bad += 1
             complain(prediction.error)
         for rank, guess in enumerate(prediction.top, start=1):
             table.writerow([prediction.file, rank, guess.label, f"{guess.probability:.6f}"])
-    return bad
 
 
-def print_table(predictions: Iterator[Prediction]) -> int:
-    """A row an image: the best class, its probability, the runners-up. Returns how many could not be read."""
-    bad = 0
-    table = Table(box=None, pad_edge=False)
-    for heading in ("file", "class", "probability", "then"):
-        table.add_column(heading, overflow="fold")
+def print_table(predictions: Iterator[Prediction]) -> None:
+    """A line an image: the best class, its probability, the runners-up. The first rows set the widths of columns, and
+    what is wider later pushes the rest of its line to the right.
+    """
+    rows = _rows(predictions)
+    first = list(islice(rows, MEASURED))
+    if not first:
+        return
+    headings = ("file", "class", "probability", "then")
+    widths = [max(map(cell_len, column)) for column in zip(headings, *first, strict=True)]
+    for row in chain([headings], first, rows):
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip(), flush=True)
+
+
+def _rows(predictions: Iterator[Prediction]) -> Iterator[tuple[str, str, str, str]]:
     for prediction in predictions:
         if prediction.error is not None:
-            bad += 1
             complain(prediction.error)
             continue
         others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
-        table.add_row(prediction.file, prediction.label, f"{prediction.probability:.1%}", others)
-    if table.row_count:
-        # Another program that reads the table gets each image on one line.
-        Console(width=None if sys.stdout.isatty() else 10_000, markup=False).print(table)
-    return bad
+        yield _on_one_line(prediction.file), prediction.label, f"{prediction.probability:.1%}", others
+
+
+def _on_one_line(name: str) -> str:
+    """A name without what would move a terminal's cursor."""
+    return "".join("?" if ord(letter) < 32 or 127 <= ord(letter) < 160 else letter for letter in name)

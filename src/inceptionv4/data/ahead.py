@@ -1,4 +1,4 @@
-"""Work on many samples, done ahead of its use and handed out in order.
+"""Work on many images, done ahead of its use and handed out in order.
 
 Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
 are, and a thread cannot be killed from under the training. What is read over a network is read by threads of its own,
@@ -8,15 +8,14 @@ far more than the processor could use for decoding: most of them wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from inceptionv4.errors import ImageError
 
+Given = TypeVar("Given")
 Item = TypeVar("Item")
 
 BATCHES_AHEAD = 2
@@ -24,36 +23,36 @@ BATCHES_AHEAD = 2
 
 
 def prepared(
-    batches: Iterable[np.ndarray],
-    read: Callable[[int], bytes],
-    prepare: Callable[[int, bytes], Item],
+    batches: Iterable[Sequence[Given]],
+    read: Callable[[Given], bytes],
+    prepare: Callable[[Given, bytes], Item],
     workers: int,
     readers: int = 0,
-) -> Iterator[tuple[np.ndarray, list[Item | ImageError]]]:
-    """Each of `batches`, with what `prepare` makes of its numbers and of what `read` gives for them, or the
+) -> Iterator[tuple[Sequence[Given], list[Item | ImageError]]]:
+    """Each of `batches`, with what `prepare` makes of its members and of what `read` gives for them, or the
     `ImageError` that one of both raises instead.
 
-    `workers` threads work ahead; if 0, the caller's thread works when asked. `readers` threads read ahead of them; if
-    0, who prepares reads.
+    `workers` threads work ahead, so that `batches` is read further than its images are handed out; if 0, the caller's
+    thread works when asked. `readers` threads read ahead of them; if 0, who prepares reads.
     """
 
-    def attempt(number: int, content: Callable[[], bytes]) -> Item | ImageError:
+    def attempt(given: Given, content: Callable[[], bytes]) -> Item | ImageError:
         try:
-            return prepare(number, content())
+            return prepare(given, content())
         except ImageError as error:
             return error
 
-    def begin(number: int) -> Callable[[], Item | ImageError]:
-        content = reading.submit(read, number).result if reading else partial(read, number)
-        return working.submit(attempt, number, content).result if working else partial(attempt, number, content)
+    def begin(given: Given) -> Callable[[], Item | ImageError]:
+        content = reading.submit(read, given).result if reading else partial(read, given)
+        return working.submit(attempt, given, content).result if working else partial(attempt, given, content)
 
     working = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers else None
     reading = ThreadPoolExecutor(readers, thread_name_prefix="read") if readers else None
     most = BATCHES_AHEAD if working or reading else 0
     try:
-        ahead: deque[tuple[np.ndarray, list[Callable[[], Item | ImageError]]]] = deque()
+        ahead: deque[tuple[Sequence[Given], list[Callable[[], Item | ImageError]]]] = deque()
         for batch in batches:
-            ahead.append((batch, list(map(begin, batch.tolist()))))
+            ahead.append((batch, list(map(begin, batch))))
             if len(ahead) > most:
                 first, items = ahead.popleft()
                 yield first, [item() for item in items]

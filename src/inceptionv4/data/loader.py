@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from inceptionv4.config import Config
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.augment import View, recolor, sample_generator, training_view
+from inceptionv4.data.crops import Crops, evaluation_views
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples
 from inceptionv4.data.order import epoch_order, repeat
-from inceptionv4.data.transforms import as_batch, evaluation_crop, normalize
+from inceptionv4.data.transforms import as_batch, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
 
@@ -108,10 +109,10 @@ class TrainingLoader:
                 scaled_decoding=config.data.scaled_decoding,
             )
 
-        draws = self.draws(number)[start:, self.rank]
+        draws = (part.tolist() for part in self.draws(number)[start:, self.rank])
         parts = prepared(draws, read, prepare, self.workers, self.samples.source.readers)
         for place, (part, views) in enumerate(parts, start):
-            batch = self._collate(place, part % len(self.samples), views, image.size)
+            batch = self._collate(place, np.array(part) % len(self.samples), views, image.size)
             self._count(batch.bad)
             yield batch
 
@@ -134,7 +135,7 @@ class TrainingLoader:
             labels=torch.from_numpy(self.samples.labels[numbers].astype(np.int64)),
             indices=torch.from_numpy(numbers),
             light=torch.from_numpy(light) if self.config.augment.color else None,
-            bad=_reasons(indices, views),
+            bad=_reasons(indices.tolist(), views),
             number=place,
         )
 
@@ -151,9 +152,18 @@ class TrainingLoader:
 
 
 def evaluation_batches(
-    samples: Samples, preprocessing: Preprocessing, *, batch_size: int, workers: int, rank: int = 0, ranks: int = 1
+    samples: Samples,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    ranks: int = 1,
+    crops: Crops | None = None,
 ) -> Iterator[Batch]:
     """Every sample exactly once on one of the ranks, in order, the last batch as small as it comes.
+
+    With `crops`, a batch of B samples has the views of each one after the other in its `images`.
 
     Raises:
         ImageError: an image cannot be decoded; the message names it.
@@ -161,19 +171,17 @@ def evaluation_batches(
 
     def prepare(index: int, content: bytes) -> np.ndarray:
         image = decode(content, samples.describe(index), exif_orientation=preprocessing.exif_orientation)
-        return evaluation_crop(image, preprocessing)
+        return evaluation_views(image, preprocessing, crops)
 
-    numbers = np.arange(rank, len(samples), ranks)
+    numbers = range(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
     for indices, items in prepared(batches, samples.read, prepare, workers, samples.source.readers):
         for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
-        images = [item for item in items if isinstance(item, np.ndarray)]
-        labels = torch.from_numpy(samples.labels[indices].astype(np.int64))
-        yield Batch(as_batch(images, preprocessing.size), labels, torch.from_numpy(indices))
+        images = [view for item in items if isinstance(item, np.ndarray) for view in item]
+        labels = torch.from_numpy(samples.labels[np.array(indices)].astype(np.int64))
+        yield Batch(as_batch(images, preprocessing.size), labels, torch.tensor(indices))
 
 
-def _reasons(indices: np.ndarray, items: list[Any]) -> dict[int, str]:
-    return {
-        index: str(item) for index, item in zip(indices.tolist(), items, strict=True) if isinstance(item, ImageError)
-    }
+def _reasons(indices: Sequence[int], items: list[Any]) -> dict[int, str]:
+    return {index: str(item) for index, item in zip(indices, items, strict=True) if isinstance(item, ImageError)}

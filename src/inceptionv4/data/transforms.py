@@ -25,15 +25,19 @@ def evaluation_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndar
     Pixel for pixel what torchvision's and timm's `Resize` and `CenterCrop` give on a Pillow image.
     """
     size = preprocessing.size
-    short = math.floor(size / preprocessing.crop)
+    resized = resize_shorter(image, math.floor(size / preprocessing.crop), preprocessing)
+    left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def resize_shorter(image: Image.Image, short: int, preprocessing: Preprocessing) -> Image.Image:
+    """`image` with a shorter side of `short` pixels, and the longer one in proportion, rounded down."""
     width, height = image.size
     if width <= height:
         scaled = (short, int(short * height / width))
     else:
         scaled = (int(short * width / height), short)
-    resized = image.resize(scaled, RESAMPLING[preprocessing.interpolation])
-    left, top = round((scaled[0] - size) / 2.0), round((scaled[1] - size) / 2.0)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    return image.resize(scaled, RESAMPLING[preprocessing.interpolation])
 
 
 def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from inceptionv4.data.crops import Crops, count_views
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import Batch, evaluation_batches
 from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
@@ -31,11 +34,12 @@ class Evaluation:
     images: str
 
 
-def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Evaluation:
+def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:
     """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
 
-    Where the images are the very ones that the model was trained on, only those held out then are counted. Under
-    `torchrun` each process takes its share of them, and all return what was measured on all.
+    Where the images are the very ones that the model was trained on, only those held out then are counted. With `tta`,
+    an image's probabilities are the mean over several crops of it. Under `torchrun` each process takes its share of the
+    images, and all return what was measured on all.
 
     Raises:
         UsageError: no such model or device.
@@ -51,7 +55,7 @@ def evaluate(model: str | Path, data: str | Path, *, device: str = "auto") -> Ev
             ranks.require_same(samples.fingerprint, f"the images at {data}")
         with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
             after_batch = None if progress is None else progress.advance
-            metrics = evaluate_backend(backend, samples, ranks=ranks, after_batch=after_batch)
+            metrics = evaluate_backend(backend, samples, tta=tta, ranks=ranks, after_batch=after_batch)
     return Evaluation(metrics, images)
 
 
@@ -80,6 +84,7 @@ def evaluate_backend(
     backend: Backend,
     samples: Samples,
     *,
+    tta: Crops | None = None,
     workers: int | None = None,
     ranks: Ranks | None = None,
     after_batch: Callable[[int], None] | None = None,
@@ -95,7 +100,8 @@ def evaluate_backend(
     failures: list[ImageError] = []
     sums = Sums()
     ranks = Ranks() if ranks is None else ranks
-    batch_size = backend.batch_size
+    views = count_views(tta)
+    batch_size = max(1, backend.batch_size // views)
     shared = evaluation_batches(
         samples,
         backend.spec.preprocessing,
@@ -103,6 +109,7 @@ def evaluate_backend(
         workers=1 if workers is None else workers,
         rank=ranks.rank,
         ranks=ranks.count,
+        crops=tta,
     )
 
     def batches() -> Iterator[Batch]:
@@ -113,10 +120,17 @@ def evaluate_backend(
 
     for batch, _ in zip_longest(batches(), range(0, share(samples, ranks), batch_size)):
         if batch is not None:
-            sums.add(backend.infer(batch.images), batch.labels)
+            sums.add(_logits(backend, batch.images, views), batch.labels)
         if after_batch is not None:
             after_batch(0 if batch is None else len(batch))
     for failure in chain.from_iterable(ranks.gather(failures)):
         raise failure
     sums.values = sum(ranks.gather(sums.values), torch.zeros_like(sums.values))
     return sums.divide()
+
+
+def _logits(backend: Backend, images: Tensor, views: int) -> Tensor:
+    """Logits; of several views the logarithm of the mean probability, which stands for one as well as any."""
+    if views == 1:
+        return backend.infer(images)
+    return Classifier(backend).probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from inceptionv4.data.ahead import prepared
+from inceptionv4.data.crops import Crops, count_views, evaluation_views
 from inceptionv4.data.decode import decode
-from inceptionv4.data.layout import is_image
-from inceptionv4.data.sources.folder import walk
-from inceptionv4.data.transforms import as_batch, evaluation_crop
+from inceptionv4.data.transforms import as_batch
 from inceptionv4.errors import ImageError, UsageError
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.torch import TorchBackend
+from inceptionv4.inference.images import NamedImage, find_images
 from inceptionv4.inference.runtimes import open_backend
+
+WORKERS = min(16, max(2, os.cpu_count() or 2))
+"""Threads that read and decode while the model answers. Those that only wait for a network cost it nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Prediction:
     file: str
     top: tuple[Guess, ...]
     error: str | None = None
+    embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """Pooled features, float32 `(features,)`, if they were asked for: the mean over the image's views."""
 
     @property
     def label(self) -> str:
@@ -64,70 +73,115 @@ class Classifier:
         """
         return cls(open_backend(model, device=device))
 
-    def __call__(self, files: Iterable[str | Path], *, top: int = 5) -> list[Prediction]:
-        """Answer for each file, in order.
+    def __call__(
+        self, images: Iterable[str | Path | NamedImage], *, top: int = 5, tta: Crops | None = None
+    ) -> list[Prediction]:
+        """What `predict` gives, in a list.
 
         Raises:
-            ImageError: a file cannot be read or decoded. `predict` goes on instead.
+            ImageError: an image cannot be read or decoded. `predict` goes on instead.
         """
-        predictions = list(self.predict(files, top=top))
+        predictions = list(self.predict(images, top=top, tta=tta))
         for prediction in predictions:
             if prediction.error is not None:
                 raise ImageError(prediction.error)
         return predictions
 
-    def predict(self, files: Iterable[str | Path], *, top: int = 5) -> Iterator[Prediction]:
-        """Answer for each file, in order, a batch at a time; one that cannot be decoded says so in `error`."""
-        rest = iter(files)
-        while names := list(islice(rest, self.backend.batch_size)):
-            prepared = [self._prepare(Path(name)) for name in names]
-            pixels = [item for item in prepared if not isinstance(item, str)]
-            guesses = iter(self._guess(as_batch(pixels, self.spec.preprocessing.size), top) if pixels else [])
-            for name, item in zip(names, prepared, strict=True):
-                if isinstance(item, str):
-                    yield Prediction(str(name), (), error=item)
-                else:
-                    yield Prediction(str(name), next(guesses))
+    def predict(
+        self,
+        images: Iterable[str | Path | NamedImage],
+        *,
+        top: int = 5,
+        tta: Crops | None = None,
+        embed: bool = False,
+    ) -> Iterator[Prediction]:
+        """Answer for each of `images`, in order, while the next are decoded; one that cannot be says so in `error`.
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """uint8 `(B, 3, size, size)` to float32 probabilities `(B, classes)` on the CPU."""
-        return self.backend.infer(images).softmax(dim=1)
+        `images` are places as `find_images` knows them, folders and archives among them, or images already found. They
+        are asked for as they are needed, up to three batches ahead, and forgotten. `tta` averages the probabilities of
+        several crops; `embed` adds the features.
 
-    def _guess(self, images: Tensor, top: int) -> list[tuple[Guess, ...]]:
-        best = self.probabilities(images).topk(min(top, len(self.spec.classes)))
-        return [
-            tuple(Guess(self.spec.classes[i], p) for i, p in zip(numbers, values, strict=True))
-            for numbers, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        Raises:
+            UsageError: `embed`, of an exported file, which gives logits alone.
+        """
+        if embed:
+            self._embedder()
+        return self._predict(_found(images), top, tta, embed)
 
-    def _prepare(self, file: Path) -> np.ndarray | str:
-        try:
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise ImageError(f"{file} cannot be read: {error.strerror}") from None
+    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+        """uint8 `(B * views, 3, size, size)` to float32 probabilities `(B, classes)` on the CPU.
+
+        The views of an image follow each other; their probabilities are averaged.
+        """
+        return _mean(torch.cat([self.backend.infer(part) for part in self._parts(images)]).softmax(dim=1), views)
+
+    def _predict(self, found: Iterator[NamedImage], top: int, tta: Crops | None, embed: bool) -> Iterator[Prediction]:
+        views = count_views(tta)
+        together = max(1, self.backend.batch_size // views)
+
+        def prepare(image: NamedImage, content: bytes) -> np.ndarray:
             preprocessing = self.spec.preprocessing
-            image = decode(content, str(file), exif_orientation=preprocessing.exif_orientation)
-            return evaluation_crop(image, preprocessing)
-        except ImageError as error:
-            return str(error)
+            picture = decode(content, image.name, exif_orientation=preprocessing.exif_orientation)
+            return evaluation_views(picture, preprocessing, tta)
 
+        batches = iter(lambda: list(islice(found, together)), [])
+        for batch, items in prepared(batches, lambda image: image.read(), prepare, WORKERS):
+            pixels = [view for item in items if not isinstance(item, ImageError) for view in item]
+            answers = iter(self._answer(as_batch(pixels, self.spec.preprocessing.size), views, top, embed))
+            for image, item in zip(batch, items, strict=True):
+                if isinstance(item, ImageError):
+                    yield Prediction(image.name, (), error=str(item))
+                else:
+                    guesses, embedding = next(answers)
+                    yield Prediction(image.name, guesses, embedding=embedding)
 
-def find_images(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as given, and all images below the folders among them.
+    @property
+    def num_features(self) -> int:
+        """Of an embedding.
 
-    Raises:
-        UsageError: a path does not exist, or a folder holds no images.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = [path / folder / name for folder, names in walk(path) for name in names if is_image(name)]
-            if not found:
-                raise UsageError(f"no images in {path}: no file there has an image's extension")
-            files += found
-        elif path.exists():
-            files.append(path)
+        Raises:
+            UsageError: an exported file, which gives logits alone.
+        """
+        return self._embedder().num_features
+
+    def _embedder(self) -> TorchBackend:
+        if not isinstance(self.backend, TorchBackend):
+            raise UsageError(
+                "an exported file gives no features; name the run or the checkpoint that it was exported from"
+            )
+        return self.backend
+
+    def _parts(self, images: Tensor) -> list[Tensor]:
+        """As many at once as the backend likes."""
+        size = self.backend.batch_size
+        return [images[start : start + size] for start in range(0, len(images), size)]
+
+    def _answer(
+        self, images: Tensor, views: int, top: int, embed: bool
+    ) -> Iterator[tuple[tuple[Guess, ...], np.ndarray | None]]:
+        if not len(images):
+            return
+        features: Iterable[np.ndarray | None]
+        if embed:
+            backend = self._embedder()
+            each = torch.cat([backend.embed(part) for part in self._parts(images)])
+            probabilities = _mean(backend.classify(each).softmax(dim=1), views)
+            features = _mean(each, views).numpy()
         else:
-            raise UsageError(f"no image at {path}; give files, or folders of images")
-    return files
+            probabilities = self.probabilities(images, views)
+            features = [None] * len(probabilities)
+        best = probabilities.topk(min(top, len(self.spec.classes)))
+        for numbers, values, embedding in zip(best.indices.tolist(), best.values.tolist(), features, strict=True):
+            yield tuple(Guess(self.spec.classes[i], p) for i, p in zip(numbers, values, strict=True)), embedding
+
+
+def _mean(answers: Tensor, views: int) -> Tensor:
+    return answers.reshape(-1, views, answers.shape[1]).mean(dim=1)
+
+
+def _found(images: Iterable[str | Path | NamedImage]) -> Iterator[NamedImage]:
+    for image in images:
+        if isinstance(image, NamedImage):
+            yield image
+        else:
+            yield from find_images([image])

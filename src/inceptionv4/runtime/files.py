@@ -46,7 +46,14 @@ def try_lock(file: int, kind: int) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`.
+    """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`: see `whole`."""
+    with whole(path) as temporary:
+        write(temporary)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; at the end it is flushed to the disk and renamed to `path`.
 
     Whatever happens, `path` is what it was or is complete, and nothing else is left behind.
 
@@ -60,12 +67,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
     temporary = Path(name)
     try:
-        write(temporary)
+        yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _flush_folder(path.parent)
+    except BrokenPipeError:
+        raise  # of somebody who no longer listens to what is printed meanwhile
     except OSError as error:
         free = shutil.disk_usage(path.parent).free
         raise RunError(

@@ -11,24 +11,33 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+SECONDS_A_LINE = 30.0
+
 
 class Progress:
     """Counts images towards `total`; a context manager, so that the bar is closed whatever happens.
 
-    Where there is no terminal, the whole work prints `lines` lines. Work that goes on has `done` images behind it.
-    `unit` is what is counted if not images, and the rate of it.
+    Where there is no terminal, the whole work prints `lines` lines; where nobody knows the total, which is None, one
+    every `SECONDS_A_LINE`. Work that goes on has `done` images behind it. Without `bar`, there are lines on a terminal,
+    too, for work whose answers are printed there. `unit` is what is counted if not images, and the rate of it.
     """
 
     def __init__(
-        self, title: str, total: int, lines: int = 4, done: int = 0, unit: tuple[str, str] = ("images", "img/s")
+        self,
+        title: str,
+        total: int | None,
+        lines: int = 4,
+        done: int = 0,
+        bar: bool = True,
+        unit: tuple[str, str] = ("images", "img/s"),
     ) -> None:
         self.title, self.total, self.lines, self.unit = title, total, lines, unit
         self.done = self._before = done
         self._started = time.monotonic()
-        self._printed = done * lines // max(total, 1)
+        self._printed = 0 if total is None else done * lines // max(total, 1)
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Bar | None = None
-        if self._console.is_terminal:
+        if bar and self._console.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -38,6 +47,7 @@ class Progress:
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
                 console=self._console,
+                redirect_stdout=False,  # it may lead to a file, and answers belong there
             )
             self._task = self._bar.add_task(title, total=total, completed=done, rate=0.0)
 
@@ -59,6 +69,10 @@ class Progress:
         title = f"{self.title} {detail}".strip()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, description=title, rate=rate)
+        elif self.total is None:
+            if (due := int((time.monotonic() - self._started) / SECONDS_A_LINE)) > self._printed:
+                self._printed = due
+                print(f"{title}  {self.done:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}", file=sys.stderr, flush=True)
         elif self.done * self.lines >= (self._printed + 1) * self.total:
             self._printed = self.done * self.lines // self.total
             left = timedelta(seconds=round((self.total - self.done) / rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,17 @@ class FolderSource(Source):
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 
 
-def walk(root: Path) -> list[tuple[str, list[str]]]:
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     """All folders below `root` that are not hidden, as `cat/`, sorted, each with the sorted names of its files.
+
+    A folder is listed when it is asked for.
 
     Raises:
         DataError: a folder cannot be listed.
     """
-    found: list[tuple[str, list[str]]] = []
     seen: set[tuple[int, int]] = set()
 
-    def visit(folder: Path, prefix: str) -> None:
+    def visit(folder: Path, prefix: str) -> Iterator[tuple[str, list[str]]]:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             return
@@ -89,15 +91,14 @@ def walk(root: Path) -> list[tuple[str, list[str]]]:
                     folders.append(entry.name)
                 elif entry.is_file():
                     files.append(entry.name)
-        found.append((prefix, sorted(files)))
-        for name in sorted(folders):
-            visit(folder / name, f"{prefix}{name}/")
+        yield prefix, sorted(files)
+        for name in sorted(folders, key=lambda name: f"{name}/"):  # as their paths are sorted: a-b/ before a/
+            yield from visit(folder / name, f"{prefix}{name}/")
 
     try:
-        visit(root, "")
+        yield from visit(root, "")
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}") from None
-    return sorted(found)
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

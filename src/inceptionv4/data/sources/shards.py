@@ -90,7 +90,7 @@ def read_shard(shard: Path) -> Shard:
     Raises:
         DataError: it is damaged, or an image has no label.
     """
-    members = list_members(shard)
+    members = list(list_members(shard))
     labels: dict[str, int] = {}
     with shard.open("rb") as file:
         for member in members:

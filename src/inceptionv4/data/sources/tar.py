@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ class TarSource(RangeSource):
         Raises:
             DataError: not a complete tar archive, or a compressed one.
         """
-        members = list_members(path)
+        members = list(list_members(path))
         place = {
             "offset": np.array([member.offset_data for member in members], np.int64),
             "size": np.array([member.size for member in members], np.int64),
@@ -30,15 +31,21 @@ class TarSource(RangeSource):
         return table_of_members(path, [member.name.removeprefix("./") for member in members], place)
 
 
-def list_members(path: Path) -> list[tarfile.TarInfo]:
-    """The plain files of an uncompressed tar archive.
+def list_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The plain files of an uncompressed tar archive, each read when it is asked for and then forgotten.
 
     Raises:
         DataError: not a complete tar archive, or a compressed one.
     """
     try:
+        size = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive if member.isreg() and member.sparse is None]
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if member.isreg() and member.sparse is None:
+                    if member.offset_data + member.size > size:
+                        raise DataError(f"{path} is cut short inside {member.name}; copy it again")
+                    yield member
     except (tarfile.TarError, OSError) as error:
         if is_compressed(path):
             raise DataError(
@@ -46,11 +53,6 @@ def list_members(path: Path) -> list[tarfile.TarInfo]:
                 f"decompress it, images are compressed themselves"
             ) from None
         raise DataError(f"{path} is no complete .tar ({error}); pack the class folders again") from None
-    size = path.stat().st_size
-    for member in members:
-        if member.offset_data + member.size > size:
-            raise DataError(f"{path} is cut short inside {member.name}; copy it again")
-    return members
 
 
 def is_compressed(path: Path) -> bool:

@@ -174,14 +174,14 @@ def examine(location: str | Path, *, workers: int = 1, preprocessing: Preprocess
     unreadable: dict[int, str] = {}
     misnamed: list[tuple[str, str]] = []
     kinds: Counter[str] = Counter()
-    batches = (np.arange(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER))
+    batches = (range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER))
 
     def look(index: int, content: bytes) -> _Image:
         return _look(content, samples.describe(index))
 
     with Progress("examining", total=count) as progress:
         for batch, images in prepared(batches, samples.read, look, workers, samples.source.readers):
-            for index, image in zip(batch.tolist(), images, strict=True):
+            for index, image in zip(batch, images, strict=True):
                 if isinstance(image, ImageError):
                     unreadable[index] = str(image)
                     continue

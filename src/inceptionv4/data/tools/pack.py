@@ -210,7 +210,7 @@ def _members(
         extension = known or path.suffix.removeprefix(".").lower()
         return _Member(f"{position:08}-{stem}", extension, content, int(samples.labels[index]), shrunk)
 
-    positions = np.arange(start, len(order))
+    positions = range(start, len(order))
     batches = (positions[first : first + TOGETHER] for first in range(0, len(positions), TOGETHER))
     for _, items in prepared(batches, read, prepare, workers, samples.source.readers):
         yield from items

@@ -45,11 +45,24 @@ class TorchBackend(Backend):
     def infer(self, images: Tensor) -> Tensor:
         return self._prepared(images, self.network)
 
+    @property
+    def num_features(self) -> int:
+        """Of what `embed` gives."""
+        assert isinstance(self.network, InceptionV4)
+        return self.network.num_features
+
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
         """Pooled features before the classifier: float32 `(B, features)`, of images as `infer` takes them."""
         assert isinstance(self.network, InceptionV4)
         return self._prepared(images, self.network.embed)
+
+    @torch.inference_mode()
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits, as `infer` gives them, of features that `embed` gave."""
+        with self.device.autocast():
+            logits: Tensor = self.network.classifier(features.to(self.device.device))  # type: ignore[operator]
+        return logits.float().cpu()
 
     def _prepared(self, images: Tensor, answer: Any) -> Tensor:
         images = images.to(self.device.device)
