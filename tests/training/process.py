@@ -1,7 +1,8 @@
 """A training process for `torchrun`, to which something happens: `process.py SETTINGS [STEP RANK SIGNAL]`.
 
 The process of that rank gets the signal after that step, unless it was started again after one. The signals NAN and
-INF are a loss that is no number, or too large for one, in the next step.
+INF are a loss that is no number, or too large for one, in the next step; NODE is the end of its machine: the agent of
+`torchrun` and the process are killed.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def spoil(step: int, rank: int, factor: float) -> None:
     Learner.step = take  # type: ignore[method-assign]
 
 
-def interfere(step: int, rank: int, number: int) -> None:
+def interfere(step: int, rank: int, number: int, *, whole_node: bool = False) -> None:
     original = Training._heed_signals
 
     def heed(self: Any) -> None:
         if (self.position.step, self.ranks.rank) == (step, rank):
+            if whole_node:
+                os.kill(os.getppid(), number)
             os.kill(os.getpid(), number)
         original(self)
 
@@ -46,6 +49,8 @@ if __name__ == "__main__":
         step, rank = int(event[0]), int(event[1])
         if event[2] in ("NAN", "INF"):
             spoil(step, rank, float(event[2]))
+        elif event[2] == "NODE":
+            interfere(step, rank, signal.SIGKILL, whole_node=True)
         else:
             interfere(step, rank, signal.Signals[event[2]])
     assert Path(settings).is_file()

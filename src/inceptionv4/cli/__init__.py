@@ -159,6 +159,8 @@ def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, d
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
     evaluation = measure(model, data, tta=tta, device=device)
+    if not speaks():
+        return
     if json:
         print_json(asdict(evaluation.metrics))
     else:

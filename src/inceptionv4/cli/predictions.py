@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,37 +29,57 @@ MEASURED = 16
 
 
 def predict_and_show(
-    classifier: Classifier, places: Iterable[str], show: Show, *, top: int, tta: Crops | None, embeddings: Path | None
+    classifier: Classifier, places: Collection[str], show: Show, *, top: int, tta: Crops | None, embeddings: Path | None
 ) -> None:
     """Answer for all images at `places`, print each answer, and keep the features if `embeddings` names a file.
 
+    Under `torchrun` each process answers for its share, and the first one prints and keeps all.
+
     Raises:
         ImageError: some could not be read; the others were answered.
+        DataError: the images are not the same for all processes.
+        RunError: another process is gone.
     """
     from inceptionv4.inference.embeddings import open_embeddings
-    from inceptionv4.inference.images import find_images
+    from inceptionv4.inference.images import STDIN, find_images
+    from inceptionv4.inference.together import predict_together
+    from inceptionv4.runtime.device import select_device
+    from inceptionv4.runtime.distributed import join_ranks
     from inceptionv4.runtime.progress import Progress
 
-    images = find_images(places, sys.stdin)
-    predictions = classifier.predict(images, top=top, tta=tta, embed=embeddings is not None)
-    file = nullcontext() if embeddings is None else open_embeddings(embeddings, classifier.num_features)
-    bad = 0
-    # Where answers go to the terminal, they are the progress.
-    with file as writer, Progress("predicting", total=None, bar=not sys.stdout.isatty()) as progress:
+    answer = partial(classifier.predict, top=top, tta=tta, embed=embeddings is not None)
+    bad = done = 0
+    with ExitStack() as stack:
+        ranks = stack.enter_context(join_ranks(select_device("cpu")))  # answers are all that they exchange
+        lines: Iterable[str] = sys.stdin
+        if ranks.count > 1 and STDIN in places:  # which all of them have, and only one can read
+            lines = ranks.broadcast(list(sys.stdin) if ranks.first else [])
+        predictions = predict_together(answer, find_images(places, lines), ranks)
+        writer = progress = None
+        if ranks.first:
+            if embeddings is not None:
+                writer = stack.enter_context(open_embeddings(embeddings, classifier.num_features))
+            # Where answers go to the terminal, they are the progress.
+            progress = stack.enter_context(Progress("predicting", total=None, bar=not sys.stdout.isatty()))
 
         def observed() -> Iterator[Prediction]:
-            nonlocal bad
+            nonlocal bad, done
             for prediction in predictions:
+                done += 1
                 if prediction.error is not None:
                     bad += 1
                 elif writer is not None:
                     writer.add(prediction)
                 yield prediction
-                progress.advance(1)
+                if progress is not None:
+                    progress.advance(1)
 
-        show(observed())
+        if ranks.first:
+            show(observed())
+        else:
+            deque(observed(), maxlen=0)
     if bad:
-        raise ImageError(f"{bad} of {progress.done} images could not be read; the others are answered above")
+        raise ImageError(f"{bad} of {done} images could not be read; the others are answered above")
 
 
 def print_json_lines(predictions: Iterator[Prediction]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from inceptionv4.data.crops import Crops, count_views
 from inceptionv4.data.index import Samples, read_dataset, relabel
-from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.loader import Batch, evaluation_batches
+from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import WORKERS, Classifier
 from inceptionv4.inference.runtimes import open_backend
-from inceptionv4.runtime.distributed import Ranks
+from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.runtime.storage import absolute
 
@@ -34,19 +37,31 @@ class Evaluation:
 def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:
     """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
 
-    Where the images are the very ones that the model was trained on, only those held out then are counted.
-    With `tta`, an image's probabilities are the mean over several crops of it.
+    Where the images are the very ones that the model was trained on, only those held out then are counted. With `tta`,
+    an image's probabilities are the mean over several crops of it. Under `torchrun` each process takes its share of the
+    images, and all return what was measured on all.
 
     Raises:
         UsageError: no such model or device.
         CheckpointError: the model is damaged.
-        DataError: the data cannot be used, or one of its images cannot be decoded.
+        DataError: the data cannot be used or are not the same for all processes, or one of the images cannot be
+            decoded.
+        RunError: another process is gone.
     """
     backend = open_backend(model, device=device)
     samples, images = choose_images(data, backend.spec.classes, backend.trained_on)
-    with Progress("evaluating", total=len(samples)) as progress:
-        metrics = evaluate_backend(backend, samples, tta=tta, after_batch=progress.advance)
+    with join_ranks(select_device("cpu")) as ranks:  # sums are all that they exchange
+        if ranks.count > 1:
+            ranks.require_same(samples.fingerprint, f"the images at {data}")
+        with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
+            after_batch = None if progress is None else progress.advance
+            metrics = evaluate_backend(backend, samples, tta=tta, ranks=ranks, after_batch=after_batch)
     return Evaluation(metrics, images)
+
+
+def share(samples: Samples, ranks: Ranks) -> int:
+    """Images of the first process, which has the most, by one."""
+    return -(-len(samples) // ranks.count)
 
 
 def choose_images(data: str | Path, classes: tuple[str, ...], trained_on: Mapping[str, Any]) -> tuple[Samples, str]:
@@ -80,13 +95,14 @@ def evaluate_backend(
     batch had; it is called equally often on all ranks.
 
     Raises:
-        ImageError: an image cannot be decoded.
+        ImageError: an image cannot be decoded, by whichever rank; all of them raise it.
     """
+    failures: list[ImageError] = []
     sums = Sums()
     ranks = Ranks() if ranks is None else ranks
     views = count_views(tta)
     batch_size = max(1, backend.batch_size // views)
-    batches = evaluation_batches(
+    shared = evaluation_batches(
         samples,
         backend.spec.preprocessing,
         batch_size=batch_size,
@@ -95,12 +111,20 @@ def evaluate_backend(
         ranks=ranks.count,
         crops=tta,
     )
-    most = -(-len(samples) // ranks.count)  # the first has the most images, by one
-    for batch, _ in zip_longest(batches, range(0, most, batch_size)):
+
+    def batches() -> Iterator[Batch]:
+        try:
+            yield from shared
+        except ImageError as failure:  # the others are told when they are there too
+            failures.append(failure)
+
+    for batch, _ in zip_longest(batches(), range(0, share(samples, ranks), batch_size)):
         if batch is not None:
             sums.add(_logits(backend, batch.images, views), batch.labels)
         if after_batch is not None:
             after_batch(0 if batch is None else len(batch))
+    for failure in chain.from_iterable(ranks.gather(failures)):
+        raise failure
     sums.values = sum(ranks.gather(sums.values), torch.zeros_like(sums.values))
     return sums.divide()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from inceptionv4.config import Precision
@@ -48,6 +49,13 @@ class Device:
         """Move `network` to the device, in its memory layout."""
         network.to(self.device)
         network.to(memory_format=self.memory_format)
+
+    def collectives(self) -> str:
+        """What processes with such devices talk by: gloo for a CPU, nccl for NVIDIA's, hccl for Ascend's."""
+        if self.device.type == "npu":
+            # Each process builds its kernels first, for minutes, and not equally long; HCCL would wait for 120 s.
+            os.environ.setdefault("HCCL_CONNECT_TIMEOUT", "600")
+        return str(dist.get_default_backend_for_device(self.device))
 
     def default_workers(self) -> int:
         """Decoding threads that keep the device busy: a CPU computes itself and can spare one."""

@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from inceptionv4.errors import Error, RunError
+from inceptionv4.errors import DataError, Error, RunError
 from inceptionv4.runtime.device import Device
 
 T = TypeVar("T")
 
-MEETING_SECONDS = 300
-"""That processes wait for the first one."""
+MEETING_SECONDS = 1800
+"""That processes wait for the first one, which may have to fetch and list its data; torch waits as long for a step."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,20 @@ class Ranks:
             dist.all_gather_object(values, value)
         return values
 
+    def require_same(self, value: object, name: str) -> None:
+        """See that all processes have the same of what is called `name`, which each of them read for itself.
+
+        Raises:
+            DataError: one has not, on all processes.
+        """
+        values = self.gather(value)
+        other = next((rank for rank, theirs in enumerate(values) if theirs != values[0]), None)
+        if other is not None:
+            raise DataError(
+                f"{name} of process {other} of {self.count} are not those of the first; "
+                "give all machines the same data under the same path, or a URI"
+            )
+
 
 @contextmanager
 def join_ranks(device: Device) -> Iterator[Ranks]:
@@ -79,8 +93,7 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
         return
     try:
         store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-        backend = dist.get_default_backend_for_device(device.device)
-        dist.init_process_group(backend, store=meet(store, rank, count), rank=rank, world_size=count)
+        dist.init_process_group(device.collectives(), store=meet(store, rank, count), rank=rank, world_size=count)
         yield Ranks(rank, count, device.device)
     except Error:
         raise

@@ -13,7 +13,7 @@ from torch import nn
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
-from inceptionv4.errors import ConfigError, DataError, StoppedError, StorageError
+from inceptionv4.errors import ConfigError, DataError, RunError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
@@ -46,9 +46,10 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     Raises:
         ConfigError: no data are named.
         UsageError: no such device or starting weights.
-        DataError: the data cannot be used, are not those of the run, or have too many images that cannot be decoded.
+        DataError: the data cannot be used, are not those of the run or not the same for all processes, or have too many
+            images that cannot be decoded.
         CheckpointError: the run's states are of other settings.
-        RunError: the run folder cannot be written, or another process is gone.
+        RunError: the run folder cannot be written or is not where the first process looks, or another process is gone.
         StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
         StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
@@ -70,7 +71,8 @@ class Training:
     ) -> None:
         self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
         self.facts = _training_facts(config, dataset)
-        run = ranks.broadcast(run)
+        ranks.require_same(dataset.train.fingerprint, f"the images at {config.data.path}")
+        run = the_run(run, ranks)
         self.mirror = Mirror(str(run)) if run is not None and is_uri(run) and ranks.first else None
         folder = Path(run or "") if self.mirror is None else self.mirror.fetch()
         saved, self.complaints = ranks.broadcast(load_state(folder) if run is not None and ranks.first else (None, []))
@@ -253,6 +255,22 @@ class Training:
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
             f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
         )
+
+
+def the_run(run: Place | None, ranks: Ranks) -> Place | None:
+    """The run that the first process found, for all.
+
+    Raises:
+        RunError: the first found none, but another did: a training that went on would begin anew, unnoticed.
+    """
+    found = ranks.gather(run)
+    for rank, place in enumerate(found):
+        if found[0] is None and place is not None:
+            raise RunError(
+                f"process {rank} of {ranks.count} found {place} to go on with, which the first process does not see; "
+                "keep runs where all machines see them (--output on a shared disk, or s3://...), or move that folder"
+            )
+    return found[0]
 
 
 def out_of_patience(position: Position, patience: int | None) -> bool:

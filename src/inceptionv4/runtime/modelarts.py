@@ -1,0 +1,170 @@
+"""Training on Huawei's ModelArts: what it tells a container, in the words of `torchrun` and of `inceptionv4 train`.
+
+    python -m inceptionv4.runtime.modelarts --recipe=imagenet
+
+is the boot command of a job, or `main()` all that its boot file calls. ModelArts adds the job's inputs, outputs and
+hyperparameters as `--name=value`:
+
+    data_url            images: a folder, an archive, a folder with one archive in it, or obs://...; becomes --data
+    train_url           where runs go: a folder that ModelArts copies to OBS, or obs://...; becomes --output
+    checkpoint_url      a model to start from; becomes --model.weights
+    recipe, schedule.epochs and all other settings    as `inceptionv4 train` has them
+
+Inputs and outputs may come as environment variables of the same names too, as a job's page lets one choose. What the
+original's jobs said of unzipping is understood, and nothing is unzipped: archives are read in place.
+
+    MA_NUM_HOSTS        --nnodes
+    MA_NUM_GPUS         --nproc-per-node; accelerators of whichever kind
+    VC_WORKER_HOSTS     the first one is --rdzv-endpoint, this machine's own --local-addr
+    VC_TASK_INDEX       which of them this machine is
+    MA_VJ_NAME          --rdzv-id
+
+A job that is started again goes on: `--resume auto` is always there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from inceptionv4.errors import Error, UsageError
+from inceptionv4.runtime.storage import join
+
+PORT = 29400
+RESTARTS = 3
+"""Times that `torchrun` starts the processes again; beyond that it is for ModelArts to start the job again."""
+PLACES = {"data_url": "--data", "train_url": "--output", "checkpoint_url": "--model.weights"}
+UNZIPPED = "modelarts_dataset_unzip_name"
+"""The original's name, without .zip, of an archive in `data_url`."""
+LAUNCHING = {"init_method", "rank", "world_size", "num_gpus", "enable_modelarts", "need_modelarts_dataset_unzip"}
+"""Arguments of ModelArts and of the original's jobs that say nothing about a training."""
+PER_CARD = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "ASCEND_DEVICE_ID")
+"""What a boot file is told that ModelArts starts for each Ascend; HCCL would follow the table."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The process to become: a Python module with arguments, and variables that it must not see."""
+
+    module: str
+    arguments: list[str]
+    unset: tuple[str, ...] = field(default=())
+
+
+def plan_start(arguments: Sequence[str], variables: Mapping[str, str]) -> Start | None:
+    """What to run on this machine, or None if another of its processes runs it.
+
+    Raises:
+        UsageError: `data_url` is missing or an empty folder, or ModelArts' variables do not fit together.
+    """
+    command = training(arguments, variables)
+    if "LOCAL_RANK" in variables:  # ModelArts itself calls torchrun, with MA_RUN_METHOD=torchrun
+        return Start("inceptionv4", command, PER_CARD)
+    if "RANK_TABLE_FILE" in variables and variables.get("ASCEND_DEVICE_ID", "0") != "0":
+        return None
+    return Start("torch.distributed.run", [*launcher(variables), "-m", "inceptionv4", *command], PER_CARD)
+
+
+def launcher(variables: Mapping[str, str]) -> list[str]:
+    """Options of `torchrun` for this machine.
+
+    Raises:
+        UsageError: a number is none, or there are fewer hosts than numbers.
+    """
+    nodes = _number(variables, "MA_NUM_HOSTS", 1)
+    processes = max(_number(variables, "MA_NUM_GPUS", 1), 1)  # without accelerators it is 0
+    options = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
+    if nodes == 1:
+        return ["--standalone", *options]
+    index = _number(variables, "VC_TASK_INDEX", 0)
+    hosts = [host for host in variables.get("VC_WORKER_HOSTS", "").split(",") if host]
+    if len(hosts) != nodes or index >= nodes:
+        raise UsageError(
+            f"MA_NUM_HOSTS is {nodes} and VC_TASK_INDEX {index}, but VC_WORKER_HOSTS names {len(hosts)} hosts; "
+            "start this once on each machine of a ModelArts job"
+        )
+    return [
+        f"--nnodes={nodes}",
+        *options,
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={hosts[0]}:{PORT}",
+        f"--rdzv-id={variables.get('MA_VJ_NAME', 'inceptionv4')}",
+        f"--rdzv-conf=is_host={'true' if index == 0 else 'false'}",
+        # Processes are numbered in the order of these, so that the first one stays on the first machine.
+        f"--local-addr={hosts[index]}",
+    ]
+
+
+def training(arguments: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """`train` with its arguments.
+
+    Raises:
+        UsageError: `data_url` is missing, or a folder with nothing in it.
+    """
+    places = {name: variables[name] for name in PLACES if variables.get(name)}
+    unzipped = variables.get(UNZIPPED, "")
+    settings: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if name in (*PLACES, UNZIPPED, *LAUNCHING) and not equals:
+            value = next(rest, "")
+        if name in PLACES:
+            places[name] = value
+        elif name == UNZIPPED:
+            unzipped = value
+        elif name not in LAUNCHING:
+            settings.append(argument)
+    if "data_url" not in places:
+        raise UsageError("no data_url: add an input of this name to the job, with the images' folder or archive")
+    places["data_url"] = images_at(places["data_url"], unzipped)
+    given = [f"{option}={places[name]}" for name, option in PLACES.items() if places.get(name)]
+    return ["train", *given, "--resume=auto", *settings]
+
+
+def images_at(place: str, unzipped: str) -> str:
+    """Where the images are: `place`, or the archive in it, if that is named or all that there is.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    if unzipped:
+        return str(join(place, unzipped if unzipped.endswith((".zip", ".tar")) else f"{unzipped}.zip"))
+    folder = Path(place)
+    if folder.is_dir():
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if not entries:
+            raise UsageError(f"{place} is empty; does the job's input data_url name the folder of the images?")
+        if len(entries) == 1 and entries[0].suffix in (".zip", ".tar"):
+            return str(entries[0])
+    return place
+
+
+def _number(variables: Mapping[str, str], name: str, default: int) -> int:
+    text = variables.get(name, "") or str(default)
+    if not text.isdecimal():
+        raise UsageError(f"{name} must be a number, got {text!r}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Become what `plan_start` says."""
+    try:
+        start = plan_start(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if start is None:
+        print("the first process of this machine trains on all of its cards")
+        sys.exit(0)
+    variables = {name: value for name, value in os.environ.items() if name not in start.unset}
+    # The process keeps its number, so that signals reach torchrun, which passes them on.
+    os.execve(sys.executable, [sys.executable, "-m", start.module, *start.arguments], variables)
+
+
+if __name__ == "__main__":
+    main()
