@@ -85,7 +85,8 @@ def test_a_run_folder_holds_everything_and_agrees_with_itself(run: Path, texture
     last, best = (load_checkpoint(run / "checkpoints" / f"{name}.safetensors") for name in ("last", "best"))
     assert last.training["metrics"]["top1"] == pytest.approx(float(epochs[-1]["top1"]), rel=1e-5)
     assert best.training["metrics"]["top1"] == pytest.approx(max(float(row["top1"]) for row in epochs), rel=1e-5)
-    assert best.training["metrics"] == dataclasses.asdict(evaluate(run, textures).metrics)
+    measured = dataclasses.asdict(evaluate(run, textures).metrics)  # by the rewritten network
+    assert best.training["metrics"] == pytest.approx(measured, rel=1e-5)
     assert best.spec.classes == ("brick", "grass", "gravel")
     with Image.open(run / "plots/curves.png") as curves:
         assert curves.width > curves.height > 300

@@ -148,16 +148,24 @@ def find_batch_size(config: Config, seconds: float = 15.0) -> int:
     return max(int((HEADROOM * total_memory(trial.device) - base) / slope), 0)
 
 
+SETTLED = 10
+"""Steps that a mean with a decay of 0.9 is of."""
+
+
 @dataclass(frozen=True)
 class RateTest:
-    """Learning rates, rising, and the smoothed loss after each; the one to try is a tenth of that with the lowest."""
+    """Learning rates, rising, and the smoothed loss after each; the one to try is a tenth of that with the lowest.
+
+    The first ones do not count: until the smoothed loss is one of ten steps, it is lowest where a batch was easy.
+    """
 
     rates: list[float]
     losses: list[float]
 
     @property
     def suggestion(self) -> float:
-        return self.rates[int(np.argmin(self.losses))] / 10
+        settled = min(SETTLED, len(self.losses) // 2)
+        return self.rates[settled + int(np.argmin(self.losses[settled:]))] / 10
 
 
 def find_learning_rate(config: Config, steps: int = 100, lowest: float = 1e-6, highest: float = 1.0) -> RateTest:
