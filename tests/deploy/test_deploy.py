@@ -30,7 +30,6 @@ MANIFEST = [*yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text(encoding=
 
 STUB = """#!{python}
 import json, os, signal, sys, time
-names = ("SLURM_JOB_ID", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
 with open({log!r}, "a") as log:
     print(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]), file=log, flush=True)
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
