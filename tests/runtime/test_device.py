@@ -108,3 +108,22 @@ print(Device(torch.device("npu", 0), torch.bfloat16, torch.contiguous_format).sc
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == ["torch's for npu, True", "its own", "torch's for npu, False"]
+
+
+def test_ascends_wait_for_each_other_as_long_as_they_build_kernels() -> None:
+    """Untested on hardware: torch's placeholder backend stands in for torch_npu, in a process of its own."""
+    code = """
+import os, torch
+import torch.distributed as dist
+from inceptionv4.runtime.device import Device, select_device
+torch.utils.rename_privateuse1_backend("npu")
+dist.Backend.default_device_backend_map["npu"] = "hccl"
+os.environ.pop("HCCL_CONNECT_TIMEOUT", None)
+print(select_device("cpu").collectives(), os.environ.get("HCCL_CONNECT_TIMEOUT"))
+ascend = Device(torch.device("npu", 0), torch.float16, torch.contiguous_format)
+print(ascend.collectives(), os.environ["HCCL_CONNECT_TIMEOUT"])
+os.environ["HCCL_CONNECT_TIMEOUT"] = "7200"
+print(ascend.collectives(), os.environ["HCCL_CONNECT_TIMEOUT"])
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines() == ["gloo None", "hccl 600", "hccl 7200"]

@@ -10,7 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from inceptionv4.config import Config
+from runs import settings
+
+from inceptionv4.config import CheckpointConfig, Config, TrainingConfig
 from inceptionv4.settings import dump
 
 SCRIPT = Path(__file__).with_name("process.py")
@@ -41,6 +43,12 @@ class Node:
     @property
     def said(self) -> str:
         return (self.folder / "said.txt").read_text()
+
+
+def halves(data: Path, output: Path) -> Config:
+    """All that is random is on, and states are saved every second or so."""
+    training = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
+    return settings(data, output, training=training, checkpoint=CheckpointConfig(every_minutes=0.02))
 
 
 def make_nodes(folder: Path, data: Path, config: Config) -> list[Node]:

@@ -7,21 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from nodes import SCRIPT, make_nodes
-from runs import assert_same_run, settings
+from nodes import SCRIPT, halves, make_nodes
+from runs import assert_same_run
 
-from inceptionv4.config import CheckpointConfig, Config, TrainingConfig
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.settings import dump
 from inceptionv4.training.loop import the_run
 
 SECONDS = 100
-
-
-def halves(data: Path, output: Path) -> Config:
-    training = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
-    return settings(data, output, training=training, checkpoint=CheckpointConfig(every_minutes=0.02))
 
 
 @pytest.fixture(scope="module")
