@@ -79,12 +79,28 @@ def test_a_plan_and_the_lines_beside_it(folder: Path) -> None:
 
 
 def test_the_python_lines(folder: Path) -> None:
-    code = block("python", "Classifier").replace("runs/digits", "runs/finetune")
+    code = block("python", "Classifier.load").replace("runs/digits", "runs/finetune")
     code = code.replace("examples/seven.png", "photos/brick/000.jpg")
     output = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
     file, label, probability = output.split()
     assert (file, label) == ("photos/brick/000.jpg", "brick")
     assert 0 < float(probability) <= 1
+
+
+def test_a_model_for_other_code(folder: Path) -> None:
+    code = block("python", "create_model").replace("runs/digits", "runs/finetune").replace("=3", "=7")
+    code += "print(model.classifier.out_features)\n"
+    output = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[0].startswith("75 px, crop 1, bicubic")
+    assert output.splitlines()[1] == "7"
+
+
+def test_an_export_is_evaluated_as_any_model(folder: Path) -> None:
+    lines = block("sh", "inceptionv4 doctor").strip().splitlines()
+    export, _, evaluate, doctor = lines
+    assert "inceptionv4.onnx: onnx, fp32" in run(export, folder).stdout
+    assert "(36 images)" in run(evaluate, folder).stdout
+    assert "onnxruntime" in run(doctor, folder).stdout
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
