@@ -8,6 +8,10 @@
 # go on when all are started again.
 set -euo pipefail
 
+# Otherwise a machine that comes back waits in vain for the address of the processes' store, which torch (2.14) tells
+# those alone who were there when it began.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec torchrun \
     --nnodes "${NODES:?how many machines}" \
     --nproc-per-node "${PROCESSES:?how many processes on each: one for each accelerator}" \

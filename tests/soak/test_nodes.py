@@ -35,5 +35,6 @@ def test_the_machine_with_the_meeting_is_lost_and_both_are_started_again(texture
     finally:
         for agent in agents:
             agent.kill()
+            agent.wait()
     assert "going on after step" in nodes[0].said
     assert_same_run(nodes[0].folder / "runs/test/1", together / "test/1")

@@ -37,6 +37,7 @@ class Node:
             *(f"--local-addr=127.0.0.{self.number + 1}", str(SCRIPT), *settings),
         ]
         variables = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder / "cache")}
+        variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # as all launchers in deploy/ have it
         with (self.folder / "said.txt").open("a") as said:
             return subprocess.Popen(launcher, cwd=self.folder, env=variables, stdout=said, stderr=said, text=True)
 

@@ -40,6 +40,7 @@ def test_a_machine_is_lost_and_comes_back(textures: Path, tmp_path: Path, uninte
     finally:
         for agent in agents:
             agent.kill()
+            agent.wait()
     assert "lost the others" in first.said
     assert "going on after step" in first.said
     assert_same_run(first.folder / "runs/test/1", uninterrupted)

@@ -162,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print("the first process of this machine trains on all of its cards")
         sys.exit(0)
     variables = {name: value for name, value in os.environ.items() if name not in start.unset}
+    # A machine that comes back would wait in vain for the address of a store that torch (2.14) tells only once.
+    variables.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # The process keeps its number, so that signals reach torchrun, which passes them on.
     os.execve(sys.executable, [sys.executable, "-m", start.module, *start.arguments], variables)
 
