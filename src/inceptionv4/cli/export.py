@@ -57,7 +57,8 @@ def export(
     samples
         int8: how many.
     validate
-        int8: labelled images, on the held-out ones of which accuracy is measured; --calibrate's, if not given.
+        Labelled images, on held-out ones of which the file is compared with the model, and with --int8 accuracy is
+        measured; if not given, --calibrate's, else those that the model was trained beside, else digits.
     max_drop
         int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
     pixels
