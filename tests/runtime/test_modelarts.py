@@ -114,6 +114,7 @@ def test_the_boot_file_trains(textures: Path, tmp_path: Path) -> None:
     arguments = [
         *(f"--data_url={textures}", f"--train_url={tmp_path}", "--image.size=75", "--image.crop=1", "--data.workers=0"),
         *("--model.width=0.1", "--training.batch_size=60", "--schedule.epochs=1"),
+        "--schedule.warmup_epochs=0",
     ]
     variables = os.environ | {"MA_NUM_HOSTS": "1", "MA_NUM_GPUS": "0", "OMP_NUM_THREADS": "1"}
     for said in ("epoch 1/1", "going on after step 3"):

@@ -1,10 +1,12 @@
-"""Two machines of which the one with the meeting is lost: both are started again, as a scheduler would."""
+"""Two machines that share nothing train as one: one is lost and comes back, or all begin anew after the first is."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 TRAINING = Path(__file__).parents[1] / "training"
 sys.path.insert(0, str(TRAINING))
@@ -38,3 +40,32 @@ def test_the_machine_with_the_meeting_is_lost_and_both_are_started_again(texture
             agent.wait()
     assert "going on after step" in nodes[0].said
     assert_same_run(nodes[0].folder / "runs/test/1", together / "test/1")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes on one machine."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "settings.yaml").write_text(dump(halves(textures, folder)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*launcher, str(SCRIPT), str(folder / "settings.yaml")], check=True, timeout=SECONDS)
+    return folder / "test/1"
+
+
+def test_a_machine_is_lost_and_comes_back(textures: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    """The second one, with its agent; the first waits for it, and both go on from the last state."""
+    first, second = make_nodes(tmp_path, textures, halves(Path("data"), Path("runs")))
+    agents = [first.start(), second.start(14, 1, "NODE")]
+    try:
+        assert agents[1].wait(SECONDS) == -9
+        agents.append(second.start())
+        assert agents[2].wait(SECONDS) == 0, second.said
+        assert agents[0].wait(SECONDS) == 0, first.said
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    assert "lost the others" in first.said
+    assert "going on after step" in first.said
+    assert_same_run(first.folder / "runs/test/1", uninterrupted)
+    assert not (second.folder / "runs").exists()
