@@ -3,19 +3,21 @@
     python benchmarks/runtimes.py --model runs/digits --data digits --json
 
 Each form is exported through the gate and evaluated on all held-out images; then all answer a batch of 16 images in
-turn, round by round, two threads each. MINDIR takes one image at a time.
+turn, round by round, two threads each. MINDIR takes one image at a time. Each has a process of its own, which sleeps
+while the others answer: in one process, the idle threads of one runtime spin on the cores that another one needs.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Contender, circumstances, interleave, report
+from measure import circumstances, interleave, report
 from torch import Tensor
 
 from inceptionv4.data.index import read_dataset
@@ -50,8 +52,37 @@ def export_all(model: str, data: str, folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def answers(backend: Backend, images: Tensor) -> Contender:
-    return lambda: len(backend.infer(images))
+def load_images(data: str, backend: Backend) -> Tensor:
+    """The first batch of the held-out ones, uint8."""
+    batches = evaluation_batches(read_dataset(data).val, backend.spec.preprocessing, batch_size=BATCH, workers=0)
+    return next(batches).images
+
+
+def serve(model: str, data: str) -> None:
+    """Answer the batch once for each line on standard input."""
+    backend = open_backend(model, device="cpu")
+    images = load_images(data, backend)
+    for _ in sys.stdin:
+        print(len(backend.infer(images)), flush=True)
+
+
+class Answering:
+    """A form in a process of its own."""
+
+    def __init__(self, file: Path, data: str) -> None:
+        command = [sys.executable, __file__, "--serve", str(file), "--data", data]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def main() -> None:
@@ -60,15 +91,24 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
+    if arguments.serve:
+        serve(arguments.serve, arguments.data)
+        return
     with tempfile.TemporaryDirectory() as folder:
         files = export_all(arguments.model, arguments.data, Path(folder))
+        contenders: dict[str, Answering] = {}
+        try:
+            for name, paths in files.items():
+                contenders[name] = Answering(paths[0], arguments.data)
+            speeds = interleave(contenders, arguments.rounds)
+        finally:
+            for contender in contenders.values():
+                contender.close()
         backends = {name: open_backend(paths[0], device="cpu") for name, paths in files.items()}
-        pixels = backends[SOURCE].spec.preprocessing
-        samples = read_dataset(arguments.data).val
-        images = next(evaluation_batches(samples, pixels, batch_size=BATCH, workers=0)).images
-        speeds = interleave({name: answers(backend, images) for name, backend in backends.items()}, arguments.rounds)
+        images = load_images(arguments.data, backends[SOURCE])
         expected = backends[SOURCE].infer(images)
         rows: dict[str, object] = {}
         for name, backend in backends.items():

@@ -15,6 +15,7 @@ The modules remain what the network is; this reads them. There are no gradients 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
@@ -104,19 +105,19 @@ def _compute(stage: nn.Module, images: Tensor, *, moves: bool) -> tuple[Tensor, 
     return output, node
 
 
-class _Node:
+class _Node(ABC):
     """A part of a stage: `forward` once, then `backward` once."""
 
     def __init__(self, run: _Run) -> None:
         self.run = run
 
+    @abstractmethod
     def forward(self, images: Tensor, output: Tensor) -> None:
         """Compute `output`, which may be a slice of channels, and keep what `backward` needs but for `images`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, images: Tensor, gradient: Tensor, total: Tensor | None, *, wanted: bool) -> Tensor | None:
         """Note the parameters' gradients; return `total` plus that of `images` if it is `wanted`, perhaps in place."""
-        raise NotImplementedError
 
 
 def _node(module: nn.Module, run: _Run) -> _Node:
