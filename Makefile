@@ -19,6 +19,7 @@ test: .venv/.test
 
 soak: .venv/.test
 	$(BIN)/pytest tests/soak --override-ini 'addopts=--strict-markers -ra'
+	$(BIN)/pytest -m slow
 
 check: .venv/.test
 	$(BIN)/ruff check

@@ -211,6 +211,7 @@ def test_answers_go_to_a_file_while_the_bar_is_on_the_terminal(
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 45
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(narrow_model: Path, tmp_path: Path) -> None:
     few, many = (write_tiny_images(tmp_path / f"{count}.zip", count) for count in (200, 4000))
     options = ("--embeddings", str(tmp_path / "out.npy"))

@@ -105,7 +105,7 @@ def test_a_mindir_does_too_and_is_evaluated(
     assert evaluate(path, textures).metrics.top1 == evaluate(model, textures).metrics.top1
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_int8_keeps_its_accuracy_or_layers_in_float(
     model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], form: str
 ) -> None:

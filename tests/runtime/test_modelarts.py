@@ -108,6 +108,7 @@ def test_what_does_not_fit_together_is_said(tmp_path: Path) -> None:
         plan_start(["--data_url=/in"], MANY | {"MA_NUM_GPUS": "eight"})
 
 
+@pytest.mark.slow
 def test_the_boot_file_trains(textures: Path, tmp_path: Path) -> None:
     """All of it once: a job of one machine without accelerators, by the very boot file; then it is started again."""
     boot = Path(__file__).parents[2] / "deploy/start_modelarts.py"

@@ -116,6 +116,7 @@ def test_processes_may_change_on_the_way(textures: Path, tmp_path: Path, togethe
     assert np.abs(losses(tmp_path / "test/1") - losses(together)).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_parts_and_processes_multiply_and_a_loss_that_is_no_number_ends_all(textures: Path, tmp_path: Path) -> None:
     """Two processes with two parts each are one with four, until the second of them spoils step 15."""
     training = dataclasses.replace(TRAINING, accumulate=4)
