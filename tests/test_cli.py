@@ -193,8 +193,9 @@ def test_evaluate_json_is_one_object(trained: tuple[Path, subprocess.CompletedPr
     folder, _ = trained
     result = run("evaluate", "runs/finetune/1", "--data", str(textures), "--json", cwd=folder)
     metrics = json.loads(result.stdout)
-    assert list(metrics) == ["top1", "top5", "loss", "images"]
+    assert list(metrics) == ["top1", "top5", "loss", "images", "runtime"]
     assert metrics["images"] == 45
+    assert metrics["runtime"].startswith("PyTorch, ")
     with (folder / "runs/finetune/1/results.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
     assert metrics["loss"] == pytest.approx(float(last["val_loss"]), rel=1e-4)

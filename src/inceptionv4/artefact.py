@@ -70,7 +70,7 @@ class Artefact:
     version: str
     """Of this package."""
     weights: str
-    """SHA-256 of the weights that it was made of."""
+    """SHA-256 of the weights that it was made of; empty for a graph that is only in memory."""
     input: Input = "float32"
     batch_size: int | None = None
     soc_version: str | None = None

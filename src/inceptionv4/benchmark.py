@@ -15,6 +15,7 @@ from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError
 from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.fastest import FastestBackend
 from inceptionv4.inference.images import check_places, find_images
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.memory import peak_memory
@@ -56,6 +57,8 @@ class PredictionSpeed:
     """Of files to answers, and of the model alone, on pixels that are there already."""
 
     runtime: str
+    tried: Mapping[str, float | str]
+    """Runtimes that were tried to find the fastest, and their images a second, or why they have none."""
     image_size: int
     batch_size: int
     images_per_second: Speed
@@ -119,6 +122,7 @@ def measure_prediction(model: str, images: Sequence[str], *, device: str = "auto
     check_places(images)
     classifier = Classifier.load(model, device=device)
     backend, size = classifier.backend, classifier.spec.preprocessing.size
+    backend.warm_up()
     count = BATCHES * backend.batch_size
     found = list(islice(find_images(images), count))
     files = list(islice(cycle(found), count))
@@ -131,6 +135,9 @@ def measure_prediction(model: str, images: Sequence[str], *, device: str = "auto
     speeds = _rounds({"files": lambda: len(classifier(files)), "model": answer}, rounds)
     return PredictionSpeed(
         runtime=backend.describe(),
+        tried={trial.runtime: trial.images_per_second or trial.reason for trial in backend.trials}
+        if isinstance(backend, FastestBackend)
+        else {},
         image_size=size,
         batch_size=backend.batch_size,
         images_per_second=_speed(speeds["files"]),

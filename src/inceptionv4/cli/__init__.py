@@ -152,7 +152,7 @@ def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, d
     tta
         Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
-        Print one object: top1, top5, loss, images.
+        Print one object: top1, top5, loss, images, runtime.
     device
         auto, cpu, or a device of torch's.
     """
@@ -162,9 +162,9 @@ def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, d
     if not speaks():
         return
     if json:
-        print_json(asdict(evaluation.metrics))
+        print_json(asdict(evaluation.metrics) | {"runtime": evaluation.runtime})
     else:
-        print(f"{evaluation.metrics}: {evaluation.images}")
+        print(f"{evaluation.metrics}: {evaluation.images}, by {evaluation.runtime}")
 
 
 @app.command

@@ -66,8 +66,14 @@ def predict(model: str, /, *images: str, rounds: Rounds = 5, json: Flag = False,
     from inceptionv4.benchmark import measure_prediction
 
     speed = measure_prediction(model, images, device=device, rounds=rounds)
-    model_alone = _words(speed.model_images_per_second)
-    _show(speed, {"model alone": model_alone, "share": f"{speed.share_of_model:.0%} of the model alone"}, json)
+    rest = {
+        "model alone": _words(speed.model_images_per_second),
+        "share": f"{speed.share_of_model:.0%} of the model alone",
+        "runtime": speed.runtime,
+    }
+    for runtime, found in speed.tried.items():
+        rest[f"tried {len(rest) - 2}"] = f"{runtime}: {found if isinstance(found, str) else f'{found:.1f} img/s'}"
+    _show(speed, rest, json)
 
 
 @app.command

@@ -74,8 +74,11 @@ def predict_and_show(
                 if progress is not None:
                     progress.advance(1)
 
-        if ranks.first:
+        began_with = classifier.backend.describe()
+        if progress is not None:
             show(observed())
+            if (ended_with := classifier.backend.describe()) != began_with:
+                progress.announce(f"{ended_with} answered the last of them: alike, and faster than {began_with}")
         else:
             deque(observed(), maxlen=0)
     if bad:

@@ -32,6 +32,8 @@ class Evaluation:
 
     metrics: Metrics
     images: str
+    runtime: str
+    """What answered, where, in which precision; of several processes the first one's."""
 
 
 def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:
@@ -56,7 +58,7 @@ def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, d
         with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
             after_batch = None if progress is None else progress.advance
             metrics = evaluate_backend(backend, samples, tta=tta, ranks=ranks, after_batch=after_batch)
-    return Evaluation(metrics, images)
+    return Evaluation(metrics, images, backend.describe())
 
 
 def share(samples: Samples, ranks: Ranks) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.onnx import is_exported_onnx
 from inceptionv4.inference.backends.torch import TorchBackend
+from inceptionv4.inference.fastest import FastestBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.weights.load import find_model, load_model
 
@@ -44,13 +45,13 @@ def _pt2(path: Path, device: Device) -> Backend:
 def _onnx(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.onnx import OnnxBackend
 
-    return OnnxBackend(path, cpu=device.device.type == "cpu")
+    return OnnxBackend.open(path, cpu=device.device.type == "cpu")
 
 
 def _openvino(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(path)
+    return OpenVinoBackend.open(path)
 
 
 def _mindspore(path: Path, device: Device) -> Backend:
@@ -67,7 +68,8 @@ def _ascend(path: Path, device: Device) -> Backend:
 
 def _weights(path: Path, device: Device) -> Backend:
     network, checkpoint = load_model(path)
-    return TorchBackend(network, checkpoint.spec, device, trained_on=checkpoint.trained_on)
+    kind = FastestBackend if device.device.type == "cpu" else TorchBackend
+    return kind(network, checkpoint.spec, device, trained_on=checkpoint.trained_on)
 
 
 def _extra(name: str) -> str:
@@ -87,7 +89,8 @@ RUNTIMES = (
 
 
 def open_backend(model: str | Path, *, device: str = "auto") -> Backend:
-    """Whatever a user calls a model, ready to answer: an exported file by the runtime for its kind, weights by torch.
+    """Whatever a user calls a model, ready to answer: an exported file by the runtime for its kind, weights by torch,
+    and on a processor by whatever is fastest there, after a while.
 
     Raises:
         UsageError: no such model or device, or its runtime is not installed.

@@ -9,6 +9,9 @@ quarter to an eighth of its input. The ReLU stays last.
 Normalisation goes into the first convolution, for graphs that take pixels: it has no padding, so that every output sees
 `(v / 255 - mean) / std` of the same number of pixels.
 
+Sibling 1 x 1 convolutions stay apart: as one, with its result split, they are not faster in OpenVINO or ONNX Runtime,
+and 3 % slower in torch, which copies the parts (benchmarks/RESULTS.md).
+
 What comes out is made of torch's own modules and `Concatenate`, and cannot be trained. The plain network of `layers` is
 what it is tested against, and every exported graph is written from it.
 """

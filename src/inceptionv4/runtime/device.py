@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,13 @@ class Device:
     memory_format: torch.memory_format
 
     @property
-    def precision(self) -> str:
-        return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.autocast_dtype]
+    def precision(self) -> Literal["fp32", "bf16", "fp16"]:
+        match self.autocast_dtype:
+            case torch.bfloat16:
+                return "bf16"
+            case torch.float16:
+                return "fp16"
+        return "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Compute convolutions and matrix products in the chosen precision; a no-op for fp32."""

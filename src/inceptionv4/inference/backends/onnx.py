@@ -20,7 +20,14 @@ PROVIDERS = ("CUDAExecutionProvider", "CANNExecutionProvider", "CPUExecutionProv
 class OnnxBackend(GraphBackend):
     """A graph in ONNX Runtime, with as many threads as torch has."""
 
-    def __init__(self, path: Path, *, cpu: bool = False) -> None:
+    def __init__(self, session: Any, artefact: Artefact) -> None:
+        """A session of onnxruntime's, with a graph that `artefact` describes."""
+        super().__init__(artefact)
+        self._session = session
+        self._input = session.get_inputs()[0].name
+
+    @classmethod
+    def open(cls, path: Path, *, cpu: bool = False) -> OnnxBackend:
         """With `cpu`, on the processor even where there is an accelerator.
 
         Raises:
@@ -28,22 +35,22 @@ class OnnxBackend(GraphBackend):
             CheckpointError: damaged, or not exported by this package.
         """
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401 - a word about it, before a word about the file
         except ImportError:
             raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers[-1:] if cpu else providers)
+            session = _session(path, cpu)
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
             raise CheckpointError(f"{path} is damaged or no ONNX file ({str(error)[:200]})") from None
-        notes = self._session.get_modelmeta().custom_metadata_map
+        notes = session.get_modelmeta().custom_metadata_map
         if NOTE not in notes:
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        super().__init__(Artefact.from_json(notes[NOTE], str(path)))
-        self._input = self._session.get_inputs()[0].name
+        return cls(session, Artefact.from_json(notes[NOTE], str(path)))
+
+    @classmethod
+    def of_graph(cls, graph: bytes, artefact: Artefact) -> OnnxBackend:
+        """A graph that is in memory, on the processor."""
+        return cls(_session(graph, cpu=True), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self._session.run(None, {self._input: images})[0]
@@ -52,6 +59,16 @@ class OnnxBackend(GraphBackend):
     def describe(self) -> str:
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         return f"ONNX Runtime, {provider}, {self.artefact.precision}"
+
+
+def _session(model: Path | bytes, cpu: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
+    return onnxruntime.InferenceSession(model, options, providers[-1:] if cpu else providers)
 
 
 def is_exported_onnx(path: Path) -> bool:

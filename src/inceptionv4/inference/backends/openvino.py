@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError, UsageError
@@ -17,9 +18,25 @@ HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoBackend(GraphBackend):
-    """A graph in OpenVINO, a batch of which is spread over as many streams as OpenVINO finds best."""
+    """A graph in OpenVINO, on as many threads as torch has; a batch is spread over the streams that it finds best."""
 
-    def __init__(self, path: Path, device: str = "CPU") -> None:
+    def __init__(self, model: Any, artefact: Artefact, device: str = "CPU") -> None:
+        """Compile a graph of OpenVINO's that `artefact` describes."""
+        import openvino
+
+        super().__init__(artefact)
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": HINTS[artefact.precision],
+            **({"INFERENCE_NUM_THREADS": torch.get_num_threads()} if device == "CPU" else {}),
+        }
+        self._compiled: Any = openvino.Core().compile_model(model, device, settings)
+        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
+        self._device = device
+
+    @classmethod
+    def open(cls, path: Path) -> OpenVinoBackend:
         """Raises:
         UsageError: openvino is not installed.
         CheckpointError: damaged, or not exported by this package.
@@ -28,20 +45,21 @@ class OpenVinoBackend(GraphBackend):
             import openvino
         except ImportError:
             raise UsageError("OpenVINO's files are run by openvino: pip install 'inceptionv4[openvino]'") from None
-        core = openvino.Core()
         try:
-            model = core.read_model(path)
+            model = openvino.Core().read_model(path)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise CheckpointError(f"{path} is damaged, or its .bin is gone ({reason}); export it again") from None
         if not model.has_rt_info([NOTE]):
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        super().__init__(Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path)))
-        settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": HINTS[self.artefact.precision]}
-        self._compiled: Any = core.compile_model(model, device, settings)
-        self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
-        self._device = device
+        return cls(model, Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path)))
+
+    @classmethod
+    def of_graph(cls, graph: bytes, artefact: Artefact) -> OpenVinoBackend:
+        """An ONNX graph that is in memory."""
+        import openvino
+
+        return cls(openvino.Core().read_model(graph), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         edges = np.linspace(0, len(images), min(self.streams, len(images)) + 1).astype(int)
