@@ -234,11 +234,11 @@ class _Exporter:
             case "mindir":
                 from inceptionv4.export.mindspore import MindIrDraft
 
-                return MindIrDraft(self.network, self.key)
+                return MindIrDraft(self.rewritten, self.key)
             case "air":
                 from inceptionv4.export.mindspore import AirDraft
 
-                return AirDraft(self.network)
+                return AirDraft(self.rewritten)
             case _:
                 raise ValueError(f"{self.artefact.format} is not made here")
 
