@@ -73,7 +73,8 @@ def export(
     """
     from inceptionv4.errors import UsageError
     from inceptionv4.export.ascend import Ascend
-    from inceptionv4.export.export import Int8, export_model
+    from inceptionv4.export.export import export_model
+    from inceptionv4.export.int8 import Int8
     from inceptionv4.export.mindspore import read_key
 
     suffix = SUFFIXES.get(format, f".{format}")
@@ -91,8 +92,6 @@ def export(
         raise UsageError("--soc-version is for --format om and --profile ascend")
     if pixels and format not in ("onnx", "openvino", "pt2", "om"):
         raise UsageError(f"--pixels is for onnx, openvino and pt2 (an om takes pixels anyway), not for {format}")
-    if int8 and profile is not None:
-        raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
     if int8 and format not in ("onnx", "openvino"):
         raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
     if int8 and calibrate is None:

@@ -15,13 +15,16 @@ import numpy as np
 
 from inceptionv4.artefact import Artefact, sidecar
 from inceptionv4.errors import Error, UsageError
+from inceptionv4.export.draft import Draft
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.network.layers import InceptionV4
 
 KEY_SIZES = (16, 24, 32)
 
 
 @dataclass
-class MindIrDraft:
+class MindIrDraft(Draft):
     """A rewritten network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
 
     Raises (in `save`):
@@ -41,8 +44,12 @@ class MindIrDraft:
                 ms.export(cells, images, file_name=str(path), file_format="MINDIR", **protection)
         sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
+    def open(self, path: Path) -> Backend:
+        """What was saved, in MindSpore, decrypted."""
+        return MindSporeBackend(path, key=self.key)
 
-class AirDraft:
+
+class AirDraft(Draft):
     """A rewritten network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
 
     Untested on hardware: what is written here was never run.

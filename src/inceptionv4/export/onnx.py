@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.errors import UsageError
+from inceptionv4.export.draft import Draft
 from inceptionv4.network.blocks import Concatenate
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import take_pixels
 from inceptionv4.spec import NOTE as SPEC_NOTE
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError:
+    raise UsageError("ONNX's graphs are written by onnx: pip install 'inceptionv4[onnx]'") from None
 
 OPSET, IR_VERSION = 20, 10
 ASCEND_OPSET, ASCEND_IR_VERSION = 18, 8
@@ -72,7 +78,7 @@ def build_graph(
 
 
 @dataclass(frozen=True)
-class OnnxDraft:
+class OnnxDraft(Draft):
     """A graph that is to be a file."""
 
     model: onnx.ModelProto
