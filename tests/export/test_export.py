@@ -97,11 +97,13 @@ def test_a_file_answers_as_the_model(
     assert artefact.weights == hash_weights(load_model(model)[0])
 
 
+@pytest.mark.parametrize("options", [(), ("--pixels",)], ids=["floats", "pixels"])
 def test_a_mindir_does_too_and_is_evaluated(
-    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any]
+    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     path = tmp_path / "m.mindir"
-    result = command("export", model, "--format", "mindir", "--output", path, "--batch-size", 8, "--validate", textures)
+    arguments = ("--format", "mindir", "--output", path, "--batch-size", 8, "--validate", textures, *options)
+    result = command("export", model, *arguments)
     assert result.code == 0, result.err
     assert "mindir, fp32" in result.out
     torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
@@ -267,7 +269,7 @@ def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: C
         (("onnx", "--precision", "bf16"), "onnx is written in fp32, int8, not in bf16"),
         (("onnx", "--int8"), "--calibrate FOLDER"),
         (("pt2", "--int8", "--calibrate", "x"), "--int8 is for onnx and openvino"),
-        (("mindir", "--pixels"), "--pixels is for onnx, openvino and pt2"),
+        (("air", "--pixels"), "--pixels is for onnx, openvino, pt2 and mindir"),
         (("onnx", "--encrypt-key-file", "k"), "is for --format mindir"),
         (("onnx", "--batch-size", 0), "--batch-size must be at least 1"),
     ):

@@ -19,6 +19,7 @@ from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.network.rewrites import take_pixels
 
 KEY_SIZES = (16, 24, 32)
 
@@ -114,6 +115,8 @@ def _cells(ms: ModuleType, rewritten: InceptionV4, artefact: Artefact) -> tuple[
     """The network as cells, and images that say how many it takes, of which size."""
     from inceptionv4.network import mindspore as cells
 
-    size = artefact.spec.preprocessing.size
-    images = np.zeros((artefact.batch_size or 1, 3, size, size), np.float32)
-    return cells.InceptionV4(rewritten), ms.Tensor(images)
+    pixels, batch_size = artefact.spec.preprocessing, artefact.batch_size or 1
+    if artefact.input == "uint8":
+        network = cells.FromPixels(cells.InceptionV4(take_pixels(rewritten, pixels.mean, pixels.std)))
+        return network, ms.Tensor(np.zeros((batch_size, pixels.size, pixels.size, 3), np.uint8))
+    return cells.InceptionV4(rewritten), ms.Tensor(np.zeros((batch_size, 3, pixels.size, pixels.size), np.float32))

@@ -28,6 +28,17 @@ class InceptionV4(ms.nn.Cell):
         return self.classifier(self.features(images).mean((2, 3)))
 
 
+class FromPixels(ms.nn.Cell):
+    """uint8 `(B, H, W, 3)` to the logits of `network`, which takes pixels of 0 to 255 as floats."""
+
+    def __init__(self, network: InceptionV4) -> None:
+        super().__init__()
+        self.network = network
+
+    def construct(self, images: ms.Tensor) -> ms.Tensor:
+        return self.network(ms.ops.cast(ms.ops.transpose(images, (0, 3, 1, 2)), ms.float32))
+
+
 class Concatenate(ms.nn.SequentialCell):
     """Cells side by side on one input, their outputs concatenated by channel.
 
