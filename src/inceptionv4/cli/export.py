@@ -62,8 +62,8 @@ def export(
     max_drop
         int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
     pixels
-        onnx, openvino, pt2, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does so
-        unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
+        onnx, openvino, pt2, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does
+        so unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
     batch_size
         A fixed number of images at once; any number, if not given (mindir, air, om, --profile ascend: 1).
     encrypt_key_file
