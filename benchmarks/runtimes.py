@@ -23,7 +23,8 @@ from torch import Tensor
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.evaluation.evaluate import evaluate
-from inceptionv4.export.export import Int8, export_model
+from inceptionv4.export.export import export_model
+from inceptionv4.export.int8 import Int8
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.weights.load import find_model

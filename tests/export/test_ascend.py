@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
@@ -23,7 +24,8 @@ import torch
 from inceptionv4.artefact import Artefact, read_sidecar
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import CheckpointError, Error, UsageError
-from inceptionv4.export.ascend import Ascend, Recipe, write_aipp
+from inceptionv4.export.ascend import Ascend
+from inceptionv4.export.atc import Recipe, write_aipp
 from inceptionv4.export.export import export_model
 from inceptionv4.inference.backends.ascend import AscendBackend
 from inceptionv4.inference.runtimes import RUNTIMES, open_backend
@@ -58,6 +60,20 @@ def ais_bench(chip: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mod
     yield importlib.import_module("ais_bench.infer.interface")
     for name in ("ais_bench", "ais_bench.infer", "ais_bench.infer.interface"):
         del sys.modules[name]
+
+
+@pytest.fixture
+def name_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What puts a libascendcl.so on the loader's path, whose chip is called so."""
+    load = ctypes.CDLL
+
+    def build(name: str) -> None:
+        library = tmp_path / f"{name}.so"
+        source = CANN / "ais" / "libascendcl.c"
+        subprocess.run(["cc", "-shared", f'-DCHIP="{name}"', source, "-o", library], check=True)
+        monkeypatch.setattr(ctypes, "CDLL", lambda asked: load(library if asked == "libascendcl.so" else asked))
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -223,6 +239,46 @@ def test_on_an_ascend_of_the_kind_the_om_passes_the_gate(
     result = command(*arguments)
     assert (result.code, "acl.mdl.execute failed: error 507011" in result.err) == (1, True)
     assert (folder / "narrow.om").read_bytes() == kept
+
+
+def test_where_only_ais_bench_is_the_om_passes_the_gate_too(
+    atc: None,
+    ais_bench: ModuleType,
+    name_chip: Callable[[str], None],
+    narrow_model: Path,
+    folder: Path,
+    command: Callable[..., object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = folder / "narrow.om"
+    arguments = ("export", narrow_model, "--format", "om", "--output", path)
+    name_chip("Ascend310B1")
+    result = command(*arguments)
+    assert result.code == 0, result.err
+    verified = read_sidecar(path)
+    assert verified.soc_version == "Ascend310B1"
+    assert verified.verification is not None
+    assert verified.verification.largest_difference < 1e-4
+    assert ais_bench.freed[-1].endswith("/narrow.om")
+
+    monkeypatch.setattr(ais_bench.InferSession, "infer", lambda *_, **__: [np.zeros((1, 3), np.float32)])
+    kept = path.read_bytes()
+    result = command(*arguments)
+    assert (result.code, "narrow.om, run by ais_bench" in result.err) == (1, True)
+    assert path.read_bytes() == kept
+
+    assert command(*arguments, "--soc-version", "Ascend310P3").code == 0  # another kind
+    assert read_sidecar(path).verification is None
+
+
+def test_where_nothing_runs_it_the_om_of_this_chip_is_kept_unverified(
+    atc: None, name_chip: Callable[[str], None], narrow_model: Path, folder: Path, command: Callable[..., object]
+) -> None:
+    name_chip("Ascend310B1")
+    result = command("export", narrow_model, "--format", "om", "--output", folder / "narrow.om")
+    assert (result.code, "unverified" in result.out) == (0, True), result.err
+    artefact = read_sidecar(folder / "narrow.om")
+    assert (artefact.soc_version, artefact.verification) == ("Ascend310B1", None)
 
 
 def test_an_om_that_answers_otherwise_is_not_kept(
@@ -406,6 +462,8 @@ def test_predict_and_evaluate_take_an_om(
         json.loads(command("evaluate", model, "--data", textures, "--json").out) for model in (path, narrow_model)
     )
     assert ours["images"] == 45
+    assert ours.pop("runtime").startswith("pyACL, Ascend310P3")
+    assert theirs.pop("runtime").startswith("PyTorch")
     assert ours == pytest.approx(theirs, abs=1e-4)
     images = sorted((textures / "val" / "grass").iterdir())[:5]
     ours, theirs = (command("predict", model, *images, "--csv").out.splitlines() for model in (path, narrow_model))

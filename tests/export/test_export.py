@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import CheckpointError, Error
 from inceptionv4.evaluation.evaluate import evaluate
-from inceptionv4.export.export import Int8, export_model, hash_weights
+from inceptionv4.export.export import export_model, hash_weights
+from inceptionv4.export.int8 import Int8
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
@@ -93,11 +96,13 @@ def test_a_file_answers_as_the_model(
     assert artefact.weights == hash_weights(load_model(model)[0])
 
 
+@pytest.mark.parametrize("options", [(), ("--pixels",)], ids=["floats", "pixels"])
 def test_a_mindir_does_too_and_is_evaluated(
-    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any]
+    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], options: tuple[str, ...]
 ) -> None:
     path = tmp_path / "m.mindir"
-    result = command("export", model, "--format", "mindir", "--output", path, "--batch-size", 8, "--validate", textures)
+    arguments = ("--format", "mindir", "--output", path, "--batch-size", 8, "--validate", textures, *options)
+    result = command("export", model, *arguments)
     assert result.code == 0, result.err
     assert "mindir, fp32" in result.out
     torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
@@ -129,11 +134,11 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
     model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured accuracies are too low until 16 convolutions are in float, and then always."""
-    from inceptionv4.export import export
+    from inceptionv4.export import int8
 
-    monkeypatch.setattr(export, "FLOAT_LAYERS", (0, 16))
+    monkeypatch.setattr(int8, "FLOAT_LAYERS", (0, 16))
     answers = iter([0.9, 0.5, 0.898])
-    monkeypatch.setattr(export._Exporter, "_top1", lambda *_: next(answers))
+    monkeypatch.setattr(int8, "_top1", lambda *_: next(answers))
     path = tmp_path / "m.onnx"
     artefact = export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
     assert artefact.calibration is not None
@@ -229,13 +234,29 @@ def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Pa
     assert not (tmp_path / "executed").exists()
 
 
+def test_without_onnx_the_forms_that_do_not_need_it_are_written(model: Path, textures: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from inceptionv4.cli import main\n"
+        "for form in ('openvino', 'pt2'):\n"
+        "    try: main(['export', sys.argv[1], '--validate', sys.argv[2], '--format', form])\n"
+        "    except SystemExit as end: print(form, end.code)\n"
+    )
+    command = [sys.executable, "-c", program, model, textures]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "openvino 2" in done.stdout
+    assert "pip install 'inceptionv4[onnx]'" in done.stderr
+    assert "pt2 0" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["inceptionv4.pt2"]
+
+
 def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     for arguments, words in (
         (("onnx", "--output", "m.bin"), "must end in .onnx"),
         (("onnx", "--precision", "bf16"), "onnx is written in fp32, int8, not in bf16"),
         (("onnx", "--int8"), "--calibrate FOLDER"),
         (("pt2", "--int8", "--calibrate", "x"), "--int8 is for onnx and openvino"),
-        (("mindir", "--pixels"), "--pixels is for onnx, openvino and pt2"),
+        (("air", "--pixels"), "--pixels is for onnx, openvino, pt2 and mindir"),
         (("onnx", "--encrypt-key-file", "k"), "is for --format mindir"),
         (("onnx", "--batch-size", 0), "--batch-size must be at least 1"),
     ):

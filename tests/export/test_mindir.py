@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def answer(path: Path, images: np.ndarray, **key: bytes) -> np.ndarray:
     return mindspore.nn.GraphCell(mindspore.load(str(path), **key))(mindspore.Tensor(images)).asnumpy()
 
 
+@torch.no_grad()
+def expect(model: Path, images: np.ndarray) -> np.ndarray:
+    """What the plain network answers."""
+    network, _ = load_model(model)
+    return network(torch.from_numpy(images)).numpy()
+
+
 def test_the_graph_answers_as_the_model_does(
     narrow_model: Path, narrow_spec: ModelSpec, tmp_path: Path, command: Callable[..., object]
 ) -> None:
@@ -36,10 +44,7 @@ def test_the_graph_answers_as_the_model_does(
     assert "logits within" in result.out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.mindir", "narrow.mindir.json"]
     images = np.random.default_rng(5).standard_normal((2, 3, 75, 75), np.float32)
-    network, _ = load_model(narrow_model)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(answer(path, images), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(answer(path, images), expect(narrow_model, images), rtol=0, atol=1e-4)
     artefact = read_sidecar(path)
     assert artefact.spec == narrow_spec
     assert (artefact.batch_size, artefact.format) == (2, "mindir")
@@ -51,6 +56,22 @@ def test_the_graph_answers_as_the_model_does(
     assert (result.code, "needs narrow.mindir.json beside it" in result.err) == (1, True)
 
 
+def test_the_graph_is_the_rewritten_network(narrow_model: Path, tmp_path: Path, command: Callable[..., object]) -> None:
+    """149 convolutions and no norm; before each average pool, a projection."""
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    path = tmp_path / "narrow.mindir"
+    assert command("export", narrow_model, "--format", "mindir", "--output", path).code == 0
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    kinds = {node.output[0]: node.op_type.split(":")[-2] for node in model.graph.node if "::" in node.op_type}
+    made = Counter(kinds.values())
+    assert (made["Conv2D"], made["ReLU"], made["AvgPool"], made["BatchNorm"]) == (149, 149, 14, 0)
+    assert len(model.graph.parameter) == 2 * 150
+    pools = [node for node in model.graph.node if kinds.get(node.output[0]) == "AvgPool"]
+    assert {kinds[node.input[0]] for node in pools} == {"BiasAdd"}
+
+
 def test_with_a_key_it_is_encrypted(narrow_model: Path, tmp_path: Path, command: Callable[..., object]) -> None:
     key = tmp_path / "key"
     key.write_bytes(KEY + b"\n")
@@ -59,8 +80,9 @@ def test_with_a_key_it_is_encrypted(narrow_model: Path, tmp_path: Path, command:
     assert result.code == 0, result.err
     assert "mindir, fp32, encrypted" in result.out
     assert b"MindSpore" not in path.read_bytes()[:4096]
-    images = np.zeros((1, 3, 75, 75), np.float32)
-    assert answer(path, images, dec_key=KEY).shape == (1, 3)
+    images = np.random.default_rng(5).standard_normal((1, 3, 75, 75), np.float32)
+    answers = answer(path, images, dec_key=KEY)
+    np.testing.assert_allclose(answers, expect(narrow_model, images), rtol=0, atol=1e-4)
     key.write_bytes(b"short")
     before = path.read_bytes()
     result = command("export", narrow_model, "--format", "mindir", "--output", path, "--encrypt-key-file", key)

@@ -62,8 +62,8 @@ def export(
     max_drop
         int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
     pixels
-        onnx, openvino, pt2: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does so
-        unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
+        onnx, openvino, pt2, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does
+        so unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
     batch_size
         A fixed number of images at once; any number, if not given (mindir, air, om, --profile ascend: 1).
     encrypt_key_file
@@ -73,7 +73,8 @@ def export(
     """
     from inceptionv4.errors import UsageError
     from inceptionv4.export.ascend import Ascend
-    from inceptionv4.export.export import Int8, export_model
+    from inceptionv4.export.export import export_model
+    from inceptionv4.export.int8 import Int8
     from inceptionv4.export.mindspore import read_key
 
     suffix = SUFFIXES.get(format, f".{format}")
@@ -89,10 +90,8 @@ def export(
         raise UsageError(f"--profile {profile} is for --format onnx, not for {format}")
     if soc_version is not None and not for_ascend:
         raise UsageError("--soc-version is for --format om and --profile ascend")
-    if pixels and format not in ("onnx", "openvino", "pt2", "om"):
-        raise UsageError(f"--pixels is for onnx, openvino and pt2 (an om takes pixels anyway), not for {format}")
-    if int8 and profile is not None:
-        raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
+    if pixels and format == "air":
+        raise UsageError("--pixels is for onnx, openvino, pt2 and mindir (an om takes pixels anyway), not for air")
     if int8 and format not in ("onnx", "openvino"):
         raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
     if int8 and calibrate is None:

@@ -1,32 +1,21 @@
-"""Ascend's compiler: what `atc` is given beside an ONNX graph, and running it.
-
-AIPP is what an Ascend does to pixels before the network: it takes uint8 `(B, H, W, 3)` and computes
-`(v - min_chn) * var_reci_chn` for each channel, which is `(v / 255 - mean) / std` for `min_chn = 255 mean` and
-`var_reci_chn = 1 / (255 std)`.
-"""
+"""To an Ascend in two steps: an ONNX graph that answers as the model does, and the .om that `atc` makes of it."""
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inceptionv4.artefact import Artefact, sidecar
-from inceptionv4.errors import Error, UsageError
-from inceptionv4.inference.backends.pyacl import find_chip
-from inceptionv4.spec import Preprocessing
+from inceptionv4.errors import UnfinishedError, UsageError
+from inceptionv4.export.atc import Recipe, find_compiler
+from inceptionv4.export.draft import Draft
+from inceptionv4.export.parity import Questions
+from inceptionv4.inference.backends.ascend import can_run, find_chip
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.files import write_together
 
 SOC_VERSION = "Ascend310P3"
 """Compiled for where none is named and none is here."""
-PRECISION_MODE = "force_fp16"
-"""What a 310P can convolve in, and what `atc` takes if not told otherwise; said, so that it is what the .om records."""
-LAST_LINES = 6
-"""Of what `atc` said, shown where it fails."""
 
 
 @dataclass(frozen=True)
@@ -52,108 +41,77 @@ class Ascend:
         return name
 
 
-def write_aipp(preprocessing: Preprocessing) -> str:
-    """The configuration of AIPP: RGB in, as decoded, of the network's size, normalised as `preprocessing` says."""
-    lines = [
-        "aipp_mode: static",
-        "related_input_rank: 0",
-        "input_format: RGB888_U8",
-        "csc_switch: false",
-        "rbuv_swap_switch: false",
-        f"src_image_size_w: {preprocessing.size}",
-        f"src_image_size_h: {preprocessing.size}",
-        "crop: false",
-    ]
-    lines += [f"min_chn_{channel}: {255 * mean:.9g}" for channel, mean in enumerate(preprocessing.mean)]
-    lines += [f"var_reci_chn_{channel}: {1 / (255 * std):.9g}" for channel, std in enumerate(preprocessing.std)]
-    return "aipp_op {\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
-
-
 @dataclass(frozen=True)
-class Recipe:
-    """How `graph`, an ONNX file of the same folder, becomes the .om `name` that `artefact` describes."""
+class OmDraft(Draft):
+    """A graph, in the folder that the .om is to be in, and what compiles it."""
 
-    graph: str
-    name: str
-    artefact: Artefact
+    recipe: Recipe
+    compiler: str
 
-    @property
-    def aipp(self) -> str | None:
-        """The name of the configuration of AIPP; None: the model takes floats."""
-        return f"{Path(self.name).stem}.aipp.cfg" if self.artefact.input == "uint8" else None
-
-    @property
-    def script(self) -> str:
-        """The name of the script that compiles."""
-        return f"{Path(self.name).stem}.atc.sh"
-
-    def command(self) -> list[str]:
-        """For `atc`, in the folder of the graph. The input's shape is the graph's, whatever AIPP makes of it."""
-        size = self.artefact.spec.preprocessing.size
-        return [
-            "atc",
-            "--framework=5",
-            f"--model={self.graph}",
-            f"--output={Path(self.name).stem}",
-            "--input_format=NCHW",
-            f"--input_shape=images:{self.artefact.batch_size},3,{size},{size}",
-            f"--soc_version={self.artefact.soc_version}",
-            f"--precision_mode={PRECISION_MODE}",
-            *([f"--insert_op_conf={self.aipp}"] if self.aipp else []),
-            "--log=error",
-        ]
-
-    def write(self, folder: Path) -> None:
-        """Write what stands beside the graph: AIPP's configuration, and a script that compiles the graph and then
-        writes the description of the .om, which nothing ran.
-        """
-        if self.aipp:
-            (folder / self.aipp).write_text(write_aipp(self.artefact.spec.preprocessing), encoding="utf-8")
-        takes = "uint8 (B, H, W, 3), pixels as decoded" if self.aipp else "float32 (B, 3, H, W), normalised"
-        description = json.dumps(asdict(self.artefact), indent=1)  # ASCII, and no line of it is END
-        script = (
-            f"#!/bin/sh\n# Makes {self.name!a}, which takes {takes}, where CANN is:\n"
-            "# source /usr/local/Ascend/ascend-toolkit/set_env.sh\n"
-            'set -e\ncd "$(dirname "$0")"\n'
-            f"{shlex.join(self.command())}\n"
-            f"cat > {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n{description}\nEND\n"
-        )
-        (folder / self.script).write_text(script, encoding="utf-8")
-
-    def compile(self, compiler: str, folder: Path) -> None:
-        """Run `atc` in `folder`, in which the .om takes the place of the graph.
+    def save(self, artefact: Artefact, path: Path) -> None:
+        """Compile the graph, unless that is done, and write the description of the .om beside it.
 
         Raises:
-            Error: it fails.
+            Error: `atc` fails.
         """
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # atc leaves notes of its own where it runs
-            if self.aipp:
-                text = write_aipp(self.artefact.spec.preprocessing)
-                (Path(scratch) / self.aipp).write_text(text, encoding="utf-8")
-            (folder / self.graph).rename(Path(scratch) / self.graph)
-            done = subprocess.run(
-                [compiler, *self.command()[1:]],
-                cwd=scratch,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
-            said = done.stdout.decode(errors="replace").splitlines()
-            made = Path(scratch) / self.name
-            if done.returncode or not made.is_file():
-                raise Error(
-                    f"atc made no {self.name} (exit code {done.returncode}); nothing was kept. "
-                    f"Its last lines: {_last(said)}. The command was: {shlex.join(self.command())}"
-                )
-            made.rename(folder / self.name)
+        if not path.exists():
+            self.recipe.compile(self.compiler, path.parent)
+        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
 
-def find_compiler() -> str | None:
-    """Where `atc` is; None: not on PATH."""
-    return shutil.which("atc")
+def export_for_ascend(
+    rewritten: InceptionV4, artefact: Artefact, ascend: Ascend, path: Path, questions: Questions
+) -> Artefact:
+    """Where `artefact` is an om: make the graph, which ONNX Runtime is to run rightly; compile it, and run that too, if
+    an Ascend of its kind is here. Where it is an onnx, or there is no `atc`: keep the graph, with the means to compile
+    it beside it.
+
+    Raises:
+        UnfinishedError: there is no `atc` here; the graph is.
+        Error: what was made answers differently from the model, or `atc` fails.
+        RunError: the files cannot be written.
+    """
+    from inceptionv4.export.onnx import ASCEND_IR_VERSION, ASCEND_OPSET, OnnxDraft, build_graph
+
+    batch_size = artefact.batch_size or 1
+    described = replace(artefact, format="onnx", precision="fp32", input="float32", batch_size=batch_size)
+    graph = OnnxDraft(build_graph(rewritten, described, opset=ASCEND_OPSET, ir_version=ASCEND_IR_VERSION))
+    recipe = Recipe(
+        graph=path.with_suffix(".ascend.onnx").name if artefact.format == "om" else path.name,
+        name=path.with_suffix(".om").name,
+        artefact=replace(
+            described,
+            format="om",
+            precision="fp16",
+            input="uint8" if ascend.aipp else "float32",
+            soc_version=ascend.resolve(),
+        ),
+    )
+    if artefact.format == "onnx":
+        return _keep_graph(graph, described, recipe, path, questions)
+    compiler = find_compiler()
+    if compiler is None:
+        _keep_graph(graph, described, recipe, path.with_name(recipe.graph), questions)
+        raise UnfinishedError(
+            f"there is no atc on PATH, so that {path.name} was not made. {recipe.graph} was, and answers as the model "
+            f"does; `sh {recipe.script}`, where CANN is, makes the .om for {recipe.artefact.soc_version} of it"
+        )
+    om = OmDraft(recipe, compiler)
+
+    def write(made: Path) -> Artefact:
+        graph.save_verified(described, made.with_name(recipe.graph), questions)
+        if can_run(recipe.artefact):
+            return om.save_verified(recipe.artefact, made, questions)
+        om.save(recipe.artefact, made)
+        return recipe.artefact
+
+    return write_together(path, write)
 
 
-def _last(lines: Sequence[str]) -> str:
-    words = [line.strip() for line in lines if line.strip()]
-    return " / ".join(words[-LAST_LINES:]) or "none"
+def _keep_graph(graph: Draft, described: Artefact, recipe: Recipe, path: Path, questions: Questions) -> Artefact:
+    def write(made: Path) -> Artefact:
+        verified = graph.save_verified(described, made, questions)
+        recipe.write(made.parent)
+        return verified
+
+    return write_together(path, write)

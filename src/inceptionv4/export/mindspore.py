@@ -1,4 +1,4 @@
-"""MINDIR and AIR: the network as MindSpore's cells, with our weights, written by MindSpore itself."""
+"""MINDIR and AIR: the rewritten network as MindSpore's cells, written by MindSpore itself."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ import numpy as np
 
 from inceptionv4.artefact import Artefact, sidecar
 from inceptionv4.errors import Error, UsageError
+from inceptionv4.export.draft import Draft
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.network.rewrites import take_pixels
 
 KEY_SIZES = (16, 24, 32)
 
 
 @dataclass
-class MindIrDraft:
-    """A network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
+class MindIrDraft(Draft):
+    """A rewritten network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
 
     Raises (in `save`):
         UsageError: MindSpore is not installed.
         Error: MindSpore fails.
     """
 
-    network: InceptionV4
+    rewritten: InceptionV4
     key: bytes | None = None
 
     def save(self, artefact: Artefact, path: Path) -> None:
@@ -37,13 +41,17 @@ class MindIrDraft:
         if not path.exists():
             with _mindspore() as ms:
                 protection = {} if self.key is None else {"enc_key": self.key, "enc_mode": "AES-GCM"}
-                cells, images = _cells(ms, self.network, artefact)
+                cells, images = _cells(ms, self.rewritten, artefact)
                 ms.export(cells, images, file_name=str(path), file_format="MINDIR", **protection)
         sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
+    def open(self, path: Path) -> Backend:
+        """What was saved, in MindSpore, decrypted."""
+        return MindSporeBackend(path, key=self.key)
 
-class AirDraft:
-    """A network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
+
+class AirDraft(Draft):
+    """A rewritten network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
 
     Untested on hardware: what is written here was never run.
 
@@ -51,8 +59,8 @@ class AirDraft:
         UsageError: MindSpore is not installed, or there is no Ascend.
     """
 
-    def __init__(self, network: InceptionV4) -> None:
-        self.network = network
+    def __init__(self, rewritten: InceptionV4) -> None:
+        self.rewritten = rewritten
         with _mindspore() as ms:
             if not ms.hal.is_available("Ascend"):
                 raise UsageError(
@@ -64,7 +72,7 @@ class AirDraft:
         """Write the graph and its description beside it."""
         with _mindspore() as ms:
             ms.set_device("Ascend")
-            cells, images = _cells(ms, self.network, artefact)
+            cells, images = _cells(ms, self.rewritten, artefact)
             ms.export(cells, images, file_name=str(path), file_format="AIR")
         sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
 
@@ -103,18 +111,12 @@ def _mindspore() -> Iterator[ModuleType]:
         raise Error(f"MindSpore could not write the model: {reason}") from error
 
 
-def _cells(ms: ModuleType, network: InceptionV4, artefact: Artefact) -> tuple[Any, Any]:
-    """The network as cells with the same weights, and images that say how many it takes, of which size."""
-    from inceptionv4.network import mindspore as bridge
+def _cells(ms: ModuleType, rewritten: InceptionV4, artefact: Artefact) -> tuple[Any, Any]:
+    """The network as cells, and images that say how many it takes, of which size."""
+    from inceptionv4.network import mindspore as cells
 
-    spec = artefact.spec
-    cells = bridge.InceptionV4(len(spec.classes), width=spec.width, architecture=spec.architecture)
-    weights = {}
-    for name, tensor in network.state_dict().items():
-        theirs = bridge.parameter_name(name)
-        if theirs is not None:
-            weights[theirs] = ms.Parameter(ms.Tensor(tensor.contiguous().numpy()), name=theirs)
-    bridge.load_weights(cells, weights)
-    cells.set_train(False)
-    size = spec.preprocessing.size
-    return cells, ms.Tensor(np.zeros((artefact.batch_size or 1, 3, size, size), np.float32))
+    pixels, batch_size = artefact.spec.preprocessing, artefact.batch_size or 1
+    if artefact.input == "uint8":
+        network = cells.FromPixels(cells.InceptionV4(take_pixels(rewritten, pixels.mean, pixels.std)))
+        return network, ms.Tensor(np.zeros((batch_size, pixels.size, pixels.size, 3), np.uint8))
+    return cells.InceptionV4(rewritten), ms.Tensor(np.zeros((batch_size, 3, pixels.size, pixels.size), np.float32))

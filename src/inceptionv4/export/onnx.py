@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from onnx import helper
-
 from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.errors import UsageError
+from inceptionv4.export.draft import Draft
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.onnx import IR_VERSION, OPSET, write_graph
 from inceptionv4.spec import NOTE as SPEC_NOTE
+
+try:
+    import onnx
+    from onnx import helper
+
+    from inceptionv4.network.onnx import IR_VERSION, OPSET, write_graph
+except ImportError:
+    raise UsageError("ONNX's graphs are written by onnx: pip install 'inceptionv4[onnx]'") from None
 
 ASCEND_OPSET, ASCEND_IR_VERSION = 18, 8
 """The newest that Ascend's compiler (CANN 8) reads."""
@@ -35,7 +41,7 @@ def build_graph(
 
 
 @dataclass(frozen=True)
-class OnnxDraft:
+class OnnxDraft(Draft):
     """A graph that is to be a file."""
 
     model: onnx.ModelProto

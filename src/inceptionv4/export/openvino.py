@@ -10,6 +10,7 @@ import onnx
 
 from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import UsageError
+from inceptionv4.export.draft import Draft
 
 
 def read_graph(model: onnx.ModelProto) -> Any:
@@ -26,7 +27,7 @@ def read_graph(model: onnx.ModelProto) -> Any:
 
 
 @dataclass(frozen=True)
-class OpenVinoDraft:
+class OpenVinoDraft(Draft):
     """A graph of OpenVINO's that is to be a pair of files."""
 
     graph: Any

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inceptionv4.artefact import Artefact
+from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.pt2 import EXTRA
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import take_pixels
@@ -43,7 +44,7 @@ def trace(rewritten: InceptionV4, artefact: Artefact) -> Pt2Draft:
 
 
 @dataclass(frozen=True)
-class Pt2Draft:
+class Pt2Draft(Draft):
     """A traced graph that is to be a file."""
 
     program: torch.export.ExportedProgram

@@ -13,10 +13,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,9 @@ from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
 
 SEED = 0
 """Of the choice of images."""
@@ -101,6 +103,7 @@ def quantize_onnx(model: onnx.ModelProto, inputs: Sequence[np.ndarray], float_la
         UsageError: onnxruntime is not installed.
     """
     try:
+        import onnx
         from onnxruntime import quantization
     except ImportError:
         raise UsageError("int8 for ONNX needs onnxruntime: pip install 'inceptionv4[onnx]'") from None

@@ -2,8 +2,8 @@
 
 The tables of the paper (Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4, Inception-ResNet and the
 Impact of Residual Connections on Learning", arXiv 1602.07261) are written here once, as expressions of
-five immutable node kinds. `network.layers` reads them as torch modules, `network.mindspore` as
-MindSpore's cells. Input channels are never written down: they follow from the node before.
+five immutable node kinds. `network.blocks` reads them as torch modules. Input channels are never
+written down: they follow from the node before.
 
     Convolution   conv without bias -> batch norm (eps 1e-3) -> ReLU
     MaxPool       3 x 3, stride 2, no padding

@@ -10,8 +10,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from inceptionv4.errors import RunError
+
+Written = TypeVar("Written")
 
 
 def cache_folder() -> Path:
@@ -87,9 +90,9 @@ def whole(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def write_together(path: Path, write: Callable[[Path], None]) -> None:
+def write_together(path: Path, write: Callable[[Path], Written]) -> Written:
     """Call `write` with a path of the same name in a folder of its own, and move all the files that it leaves there to
-    `path` and beside it, `path` itself last, so that whoever finds it finds the others.
+    `path` and beside it, `path` itself last, so that whoever finds it finds the others. Returns what `write` does.
 
     Whatever fails in `write` leaves nothing behind, and everything as it was.
 
@@ -98,13 +101,14 @@ def write_together(path: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            write(Path(folder) / path.name)
+            written = write(Path(folder) / path.name)
             for made in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-                with made.open("rb+") as written:
-                    os.fsync(written.fileno())
+                with made.open("rb+") as file:
+                    os.fsync(file.fileno())
                 made.chmod(0o666 & ~_umask())
                 made.replace(path.parent / made.name)
             _flush_folder(path.parent)
+            return written
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
 

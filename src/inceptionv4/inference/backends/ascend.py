@@ -5,8 +5,10 @@ Tested with modules that stand in for both and check the calls; untested on hard
 
 from __future__ import annotations
 
-import importlib.util
+import ctypes
+import importlib
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +43,7 @@ class AscendBackend(GraphBackend):
         """
         super().__init__(read_sidecar(path))
         self._device = device
-        self._model = _load(path, self.artefact, device)
+        self._model = _find_runtime()(path, self.artefact, device)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         return self._model.run(images)
@@ -86,16 +88,55 @@ class AisBenchModel:
         return logits
 
 
-def _load(path: Path, artefact: Artefact, device: int) -> Model:
+def find_chip() -> str | None:
+    """The Ascend of this machine, as `atc --soc_version` calls it; None where CANN finds none."""
     try:
-        if importlib.util.find_spec("acl"):
-            return PyAclModel(path, artefact, device)
-        if importlib.util.find_spec("ais_bench"):
-            return AisBenchModel(path, artefact, device)
-        reason = "neither acl nor ais_bench is installed"
-    except ImportError as error:  # their libraries are not where the loader looks for them
-        reason = str(error)
+        import acl
+    except ImportError:
+        return _ask_library()
+    name: str | None = acl.get_soc_name()  # the one call that needs no acl.init
+    return name or None
+
+
+def can_run(artefact: Artefact) -> bool:
+    """Whether the Ascend that a .om is compiled for is here, and something that runs it."""
+    try:
+        _find_runtime()
+    except UsageError:
+        return False
+    return find_chip() == artefact.soc_version
+
+
+def _ask_library() -> str | None:
+    """The chip's name by the library that pyACL and ais_bench both call, for where only the latter is."""
+    try:
+        library = ctypes.CDLL("libascendcl.so")
+    except OSError:
+        return None
+    library.aclrtGetSocName.restype = ctypes.c_char_p
+    name: bytes | None = library.aclrtGetSocName()
+    return name.decode() if name else None
+
+
+def _find_runtime() -> Callable[[Path, Artefact, int], Model]:
+    """What loads a .om: pyACL if it is here, else ais_bench.
+
+    Raises:
+        UsageError: neither is, or their libraries are not where the loader looks for them.
+    """
+    runtimes: dict[str, Callable[[Path, Artefact, int], Model]] = {
+        "acl": PyAclModel,
+        "ais_bench.infer.interface": AisBenchModel,
+    }
+    reasons = []
+    for module, runtime in runtimes.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            reasons.append(str(error))
+        else:
+            return runtime
     raise UsageError(
-        f"a .om is run on an Ascend, by pyACL or ais_bench ({reason}): install CANN and "
+        f"a .om is run on an Ascend, by pyACL or ais_bench ({'; '.join(reasons)}): install CANN and "
         "`source /usr/local/Ascend/ascend-toolkit/set_env.sh`; docs/ascend.md has the steps"
     )

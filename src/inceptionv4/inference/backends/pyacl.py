@@ -27,16 +27,6 @@ INPUT_TYPES = {"float32": 0, "uint8": 4}
 OUTPUT_TYPES = {0: np.float32, 1: np.float16}
 
 
-def find_chip() -> str | None:
-    """The Ascend of this machine, as `atc --soc_version` calls it; None where pyACL finds none."""
-    try:
-        import acl
-    except ImportError:
-        return None
-    name: str | None = acl.get_soc_name()  # the one call that needs no acl.init
-    return name or None
-
-
 class PyAclModel:
     """A .om in the memory of an Ascend, until this object is collected or the process ends."""
 
