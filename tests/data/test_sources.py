@@ -44,6 +44,15 @@ def test_a_tar_is_read_in_place(textures: Path, tmp_path: Path, prefix: str) -> 
     assert_equal_to_textures(tmp_path / "a.tar", textures)
 
 
+@pytest.mark.parametrize("prefix", ["./", "textures/"])
+def test_a_zip_is_read_whatever_its_members_begin_with(textures: Path, tmp_path: Path, prefix: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for split in ("train", "val"):
+            for name, file, content in jpegs(textures, split):
+                archive.writestr(f"{prefix}{split}/{name}/{file}", content)
+    assert_equal_to_textures(tmp_path / "a.zip", textures)
+
+
 def test_a_tar_with_links_devices_and_members_that_climb_out(textures: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for split in ("train", "val"):

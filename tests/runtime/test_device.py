@@ -12,7 +12,7 @@ import torch
 
 import inceptionv4
 from inceptionv4.errors import UsageError
-from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.device import _keep_all_bits, select_device
 
 SOURCES = Path(inceptionv4.__file__).parent
 
@@ -70,9 +70,10 @@ from inceptionv4.runtime.device import select_device
 torch.utils.rename_privateuse1_backend("npu")
 torch.accelerator.current_accelerator = lambda check_available: torch.device("npu", 0)
 for can, precision in ((False, "fp32"), (True, "bf16")):
-    torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: can)
+    conv = types.SimpleNamespace(allow_hf32=True)  # as torch_npu has it
+    torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: can, conv=conv)
     chosen = select_device()
-    print(chosen.device, chosen.precision, chosen.memory_format)
+    print(chosen.device, chosen.precision, chosen.memory_format, conv.allow_hf32)
 torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: False)
 try:
     select_device("auto", "bf16")
@@ -81,10 +82,17 @@ except UsageError as error:
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == [
-        "npu:0 fp32 torch.contiguous_format",
-        "npu:0 bf16 torch.contiguous_format",
+        "npu:0 fp32 torch.contiguous_format False",
+        "npu:0 bf16 torch.contiguous_format True",
         "npu:0 does not compute in bf16; use --training.precision fp32",
     ]
+
+
+def test_fp32_on_nvidia_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untested on hardware: the switch is torch's own, of which `true` is the default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    _keep_all_bits(torch.device("cuda"))
+    assert torch.backends.cudnn.allow_tf32 is False
 
 
 def test_an_ascend_that_saturates_has_a_scaler_of_its_own() -> None:

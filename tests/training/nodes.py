@@ -16,6 +16,7 @@ from inceptionv4.config import CheckpointConfig, Config, TrainingConfig
 from inceptionv4.settings import dump
 
 SCRIPT = Path(__file__).with_name("process.py")
+TRAINING = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Node:
 
 
 def halves(data: Path, output: Path) -> Config:
-    """All that is random is on, and states are saved every second or so."""
-    training = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
-    return settings(data, output, training=training, checkpoint=CheckpointConfig(every_minutes=0.02))
+    """All that is random is on, a batch goes through in two parts, on whatever processes, and states are saved every
+    second or so.
+    """
+    return settings(data, output, training=TRAINING, checkpoint=CheckpointConfig(every_minutes=0.02))
 
 
 def make_nodes(folder: Path, data: Path, config: Config) -> list[Node]:

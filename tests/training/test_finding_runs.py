@@ -1,4 +1,4 @@
-"""Two machines that share nothing train as one: which run they go on with. (Losing one: tests/soak.)"""
+"""Two machines that share nothing train as one: which run they go on with."""
 
 from __future__ import annotations
 

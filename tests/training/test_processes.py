@@ -1,4 +1,6 @@
-"""Two processes under `torchrun` train as one that goes through its batches in two parts; each may be lost."""
+"""Two processes under `torchrun` train as one that goes through its batches in two parts; each may be lost, and so may
+the machine of one.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import assert_same_run, settings
+from nodes import SCRIPT, TRAINING, halves, make_nodes
+from runs import assert_same_run
 
 from inceptionv4.config import (
-    CheckpointConfig,
     Config,
     DataConfig,
     OptimizerConfig,
@@ -37,13 +39,7 @@ from inceptionv4.training.loop import train
 from inceptionv4.training.state import saved_states
 from inceptionv4.weights.checkpoint import load_checkpoint
 
-SCRIPT = Path(__file__).with_name("process.py")
-TRAINING = TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", accumulate=2)
-
-
-def halves(data: Path, output: Path) -> Config:
-    """All that is random is on, and a batch goes through in two parts, on whatever processes."""
-    return settings(data, output, training=TRAINING, checkpoint=CheckpointConfig(every_minutes=0.02))
+SECONDS = 200
 
 
 def launch(  # one thread each, so that sums are rounded alike: a step of AdamW makes much of a difference in rounding
@@ -57,7 +53,7 @@ def launch(  # one thread each, so that sums are rounded alike: a step of AdamW 
         *(f"--max-restarts={restarts}", str(SCRIPT), str(file), *map(str, event)),
     ]
     return subprocess.run(
-        launcher, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        launcher, capture_output=True, text=True, timeout=SECONDS, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
 
 
@@ -67,10 +63,7 @@ def losses(run: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def alone(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("alone")
-    ended = launch(halves(textures, output), processes=1)
-    assert ended.returncode == 0, ended.stderr
-    return output / "test/1"
+    return train(halves(textures, tmp_path_factory.mktemp("alone")))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +95,25 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(textures: Path, t
     assert ended.returncode == 0, ended.stderr
     assert "going on after step" in ended.stderr
     assert_same_run(tmp_path / "test/1", together)
+
+
+def test_a_machine_is_lost_and_comes_back(textures: Path, tmp_path: Path, together: Path) -> None:
+    """The second of two that share nothing, with its agent; the first waits, and both go on from the last state."""
+    first, second = make_nodes(tmp_path, textures, halves(Path("data"), Path("runs")))
+    agents = [first.start(), second.start(14, 1, "NODE")]
+    try:
+        assert agents[1].wait(SECONDS) == -9
+        agents.append(second.start())
+        assert agents[2].wait(SECONDS) == 0, second.said
+        assert agents[0].wait(SECONDS) == 0, first.said
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.wait()
+    assert "lost the others" in first.said
+    assert "going on after step" in first.said
+    assert_same_run(first.folder / "runs/test/1", together)
+    assert not (second.folder / "runs").exists()
 
 
 def test_processes_may_change_on_the_way(textures: Path, tmp_path: Path, together: Path) -> None:

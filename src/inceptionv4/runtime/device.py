@@ -97,12 +97,23 @@ def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
     if precision == "bf16" and device.type != "cpu" and not bf16:
         raise UsageError(f"{device} does not compute in bf16; use --training.precision fp32")
     dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16 if bf16 else None}
+    dtype = dtypes[precision]
+    if dtype is None:
+        _keep_all_bits(device)
     return Device(
         device=device,
-        autocast_dtype=dtypes[precision],
+        autocast_dtype=dtype,
         # Ascend has no channels-last kernels.
         memory_format=torch.contiguous_format if device.type == "npu" else torch.channels_last,
     )
+
+
+def _keep_all_bits(device: torch.device) -> None:
+    """Have fp32 be fp32: convolutions of both kinds of accelerator round to ten bits of mantissa if they are let."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+    elif device.type == "npu":
+        torch.npu.conv.allow_hf32 = False  # type: ignore[attr-defined]  # torch_npu adds it
 
 
 def computes_bf16(device: torch.device) -> bool:

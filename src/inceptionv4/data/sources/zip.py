@@ -33,7 +33,7 @@ class ZipSource(RangeSource):
         values = ((member.offset, member.packed, member.size, member.crc, member.method) for member in members)
         columns = list(zip(*values, strict=True)) or [()] * len(COLUMNS)
         place = {name: np.array(column, kind) for (name, kind), column in zip(COLUMNS.items(), columns, strict=True)}
-        return table_of_members(path, [member.name for member in members], place)
+        return table_of_members(path, [member.name.removeprefix("./") for member in members], place)
 
     def read(self, row: int) -> bytes:
         offset, packed, size, crc, method = (int(self.table.place[column][row]) for column in COLUMNS)
