@@ -219,7 +219,10 @@ def test_memory_does_not_grow_with_the_number_of_images(narrow_model: Path, tmp_
     assert growth < 12, f"{growth:.1f} MiB"
 
 
-def test_the_pages_commands_and_lines(narrow_model: Path, textures: Path, tmp_path: Path) -> None:
+def test_the_pages_commands_and_lines(
+    narrow_model: Path, textures: Path, tmp_path: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs/predict.md").read_text(encoding="utf-8")
     checkpoints = tmp_path / "runs/finetune/1/checkpoints"
     checkpoints.mkdir(parents=True)
@@ -230,11 +233,16 @@ def test_the_pages_commands_and_lines(narrow_model: Path, textures: Path, tmp_pa
     (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     counts = {"embeddings": 45 * 3 + 1, "csv": 3 * 45 * 3 + 1, "top 1": 15}
     for line in commands.strip().splitlines():
-        line = line.replace("inceptionv4 ", f"{shlex.quote(sys.executable)} -m inceptionv4 ", 1)
-        result = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
+        if "|" in line:
+            line = line.replace("inceptionv4 ", f"{shlex.quote(sys.executable)} -m inceptionv4 ", 1)
+            result = subprocess.run(line, shell=True, capture_output=True, text=True)
+            code, out, err = result.returncode, result.stdout, result.stderr
+        else:
+            answer = command(*shlex.split(line)[1:])
+            code, out, err = answer.code, answer.out, answer.err
+        assert code == 0, err
         expected = next((count for word, count in counts.items() if f"--{word}" in line), None)
-        assert expected in (None, len(result.stdout.splitlines())), line
+        assert expected in (None, len(out.splitlines())), line
     assert np.load(tmp_path / "features.npy").shape == (45, 144)
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     output = subprocess.run(

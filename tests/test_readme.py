@@ -28,12 +28,19 @@ def block(language: str, containing: str) -> str:
     return found[0]
 
 
-def run(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    arguments = shlex.split(line, comments=True)
-    assert arguments[0] == "inceptionv4"
-    result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result
+@pytest.fixture
+def run(command: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Run a line in the folder, as far as its #; what it prints."""
+
+    def run_line(line: str) -> str:
+        arguments = shlex.split(line, comments=True)
+        assert arguments[0] == "inceptionv4"
+        result = command(*arguments[1:])
+        assert result.code == 0, result.err
+        return str(result.out)
+
+    monkeypatch.chdir(folder)
+    return run_line
 
 
 @pytest.fixture(scope="module")
@@ -44,38 +51,38 @@ def folder(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_train_evaluate_and_predict_on_a_folder_of_photographs(folder: Path) -> None:
+def test_train_evaluate_and_predict_on_a_folder_of_photographs(run: Callable[[str], str]) -> None:
     inspect, doctor, pack = block("sh", "data inspect").strip().splitlines()
-    assert "180: 144 to train on, 36 held out" in run(inspect, folder).stdout
-    assert "144 images to train on, 36 held out" in run(doctor, folder).stdout
-    assert "180 images in 2 shards" in run(pack, folder).stdout
+    assert "180: 144 to train on, 36 held out" in run(inspect)
+    assert "144 images to train on, 36 held out" in run(doctor)
+    assert "180 images in 2 shards" in run(pack)
     train, evaluate, predict = block("sh", "inceptionv4 predict runs").strip().splitlines()
-    assert run(f"{train} {SMALLER}", folder).stdout == "runs/finetune/1\n"
-    metrics = json.loads(run(f"{evaluate} --json", folder).stdout)
+    assert run(f"{train} {SMALLER}") == "runs/finetune/1\n"
+    metrics = json.loads(run(f"{evaluate} --json"))
     assert metrics["images"] == 36
     assert metrics["top1"] >= 0.9
-    rows = [line.split() for line in run(predict, folder).stdout.splitlines()[1:]]
+    rows = [line.split() for line in run(predict).splitlines()[1:]]
     assert len(rows) == 60
     assert sum(row[1] == "grass" for row in rows) >= 50
 
 
-def test_the_other_commands_are_commands(folder: Path) -> None:
+def test_the_other_commands_are_commands(run: Callable[[str], str]) -> None:
     for line in block("sh", "--schedule.epochs 50").strip().splitlines():
         if "runs/" not in line:
-            run(f"{line} --print-config", folder)
-    run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config", folder)
+            run(f"{line} --print-config")
+    run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config")
 
 
-def test_a_plan_and_the_lines_beside_it(folder: Path) -> None:
+def test_a_plan_and_the_lines_beside_it(run: Callable[[str], str]) -> None:
     plan, rate, torchrun = block("sh", "inceptionv4 plan").strip().splitlines()
-    planned = run(f"{plan.partition('#')[0]} {SMALLER} --seconds 1", folder).stdout
+    planned = run(f"{plan.partition('#')[0]} {SMALLER} --seconds 1")
     assert [line.split()[0] for line in planned.splitlines()] == [
         *("device", "batch", "memory", "loader", "network", "together", "training", "evaluation", "disk")
     ]
-    run(f"{rate.partition('#')[0]} {SMALLER} --print-config", folder)
+    run(f"{rate.partition('#')[0]} {SMALLER} --print-config")
     launcher = "torchrun --nproc-per-node 8 -m "
     assert torchrun.startswith(launcher)
-    run(f"{torchrun.removeprefix(launcher)} --print-config", folder)
+    run(f"{torchrun.removeprefix(launcher)} --print-config")
 
 
 def test_the_python_lines(folder: Path) -> None:
@@ -95,12 +102,12 @@ def test_a_model_for_other_code(folder: Path) -> None:
     assert output.splitlines()[1] == "7"
 
 
-def test_an_export_is_evaluated_as_any_model(folder: Path) -> None:
+def test_an_export_is_evaluated_as_any_model(run: Callable[[str], str]) -> None:
     lines = block("sh", "inceptionv4 doctor").strip().splitlines()
     export, _, evaluate, doctor = lines
-    assert "inceptionv4.onnx: onnx, fp32" in run(export, folder).stdout
-    assert "(36 images)" in run(evaluate, folder).stdout
-    assert "onnxruntime" in run(doctor, folder).stdout
+    assert "inceptionv4.onnx: onnx, fp32" in run(export)
+    assert "(36 images)" in run(evaluate)
+    assert "onnxruntime" in run(doctor)
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:

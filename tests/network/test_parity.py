@@ -35,8 +35,9 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-@pytest.mark.parametrize("size", [299, 75])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("size", "training"), [(75, False), (75, True), (299, False), pytest.param(299, True, marks=pytest.mark.slow)]
+)
 def test_logits_features_and_all_gradients_equal_timms(
     twins: tuple[InceptionV4, nn.Module], size: int, training: bool
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
     assert len((tmp_path / "test/1/log.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_rmsprop_trains_too(textures: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(
         config(textures, tmp_path),

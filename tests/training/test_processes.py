@@ -145,6 +145,7 @@ def test_parts_and_processes_multiply_and_a_loss_that_is_no_number_ends_all(text
     assert np.abs(losses(alone)[:6] - losses(tmp_path / "test/1")[:6]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_loss_without_bounds_on_the_first_process_ends_both_before_the_step(textures: Path, tmp_path: Path) -> None:
     ended = launch(halves(textures, tmp_path), 2, 0, "INF")
     assert ended.returncode != 0
@@ -154,6 +155,7 @@ def test_a_loss_without_bounds_on_the_first_process_ends_both_before_the_step(te
     assert len(losses(tmp_path / "test/1")) == 2
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_decoded_are_counted_once(textures: Path, tmp_path: Path) -> None:
     shutil.copytree(textures, tmp_path / "data")
     damaged = tmp_path / "data/train/grass/007.jpg"

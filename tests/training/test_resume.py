@@ -70,7 +70,7 @@ MODERN = {
 """What `settings` leaves out, growing images among it."""
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd", "modern"])
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", pytest.param("sgd", marks=pytest.mark.slow), "modern"])
 def test_stopped_at_any_step_it_ends_the_same(
     optimizer: Any, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
