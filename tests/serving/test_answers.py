@@ -171,7 +171,7 @@ def test_tritons_client_with_nothing_said_of_outputs(
 def test_tritons_client_is_told_what_is_wrong(client: triton.InferenceServerClient, prepared: np.ndarray) -> None:
     given = triton.InferInput("files", [2], "BYTES")
     given.set_data_from_numpy(np.array([prepared[0].tobytes(), b""], object))
-    with pytest.raises(InferenceServerException, match="image [12] "):
+    with pytest.raises(InferenceServerException, match="file [12] "):
         client.infer(MODEL, [given])
 
 

@@ -251,7 +251,7 @@ def test_files_that_are_no_images_are_refused_in_predictions_words(narrow_server
     whole = png((200, 200))
     for content in (b"", b"hello", whole[: len(whole) // 2], b"<html>", *bombs().values()):
         with pytest.raises(ImageError) as refused:
-            decode(content, "the image")
+            decode(content, "the file")
         start = time.monotonic()
         reply = narrow_server.ask("POST", "/predict", content)
         assert time.monotonic() - start < 1

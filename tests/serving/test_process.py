@@ -6,15 +6,17 @@ import contextlib
 import importlib.util
 import json
 import re
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPConnection
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -22,14 +24,18 @@ from urllib.request import Request, urlopen
 import pytest
 from test_limits import png
 
+from inceptionv4.cli.serve import NEEDED
+from inceptionv4.serving.limits import HEAD_SECONDS, MAX_IMAGES, UPLOAD_SECONDS, Limits
+from inceptionv4.serving.server import KEEP_ALIVE_SECONDS
+
 ROOT = Path(__file__).parents[2]
 SLOW = (sys.executable, str(Path(__file__).parent / "slow_server.py"))
 
 
 @contextlib.contextmanager
-def started(*command: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+def started(*command: str, cwd: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """A process that said that it is ready, its port, and what it said."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
     assert process.stdout is not None
     said = ""
     try:
@@ -155,10 +161,9 @@ def test_without_its_libraries_it_says_what_to_install(
 
 
 def test_the_extra_names_what_is_needed() -> None:
-    required = [line for line in metadata.requires("inceptionv4") or [] if 'extra == "serve"' in line]
-    if not required:
-        pytest.skip("installed before there was such an extra")
-    assert {re.split(r"[<>=;]", line)[0] for line in required} == {"starlette", "uvicorn", "prometheus-client"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = {re.split(r"[<>=]", line)[0].replace("-", "_") for line in project["optional-dependencies"]["serve"]}
+    assert required == set(NEEDED)
 
 
 def test_help_and_the_other_commands_do_without_it() -> None:
@@ -169,3 +174,35 @@ def test_help_and_the_other_commands_do_without_it() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"
+
+
+def test_the_pages_commands_and_lines(telling_model: Path, textures: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
+    checkpoints = tmp_path / "runs/finetune/1/checkpoints"
+    checkpoints.mkdir(parents=True)
+    shutil.copy(telling_model, checkpoints / "best.safetensors")
+    shutil.copytree(textures / "val", tmp_path / "photos")
+    start, curl = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    command = shlex.split(start.splitlines()[0], comments=True)
+    with started(sys.executable, "-m", *command, "--port", "0", cwd=tmp_path) as (_, port, _):
+        arguments = shlex.split(curl)
+        assert arguments[:2] == ["curl", "--data-binary"]
+        content = (tmp_path / arguments[2].removeprefix("@")).read_bytes()
+        url = arguments[3].replace(":8000", f":{port}")
+        with urlopen(Request(url, content, method="POST")) as response:
+            top = json.loads(response.read())["predictions"][0]
+        (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        code = code.replace(":8000", f":{port}")
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"[b'{top['class']}' ")
+        paths = re.findall(r"`(?:GET )?(/v2[a-z/]*|/metrics|/)`", page)
+        assert len(paths) >= 5
+        for path in paths:
+            assert ask(port, path=path) == 200
+    for name, value in (("queue", Limits.queue), ("timeout", Limits.timeout_seconds)):
+        assert re.search(rf"\| `--{name}` \| {value:g} ", page)
+    assert f"| {Limits.upload_bytes // 2**20} MiB in a body" in page
+    assert f"| {MAX_IMAGES} images in a request" in page
+    assert f"| {UPLOAD_SECONDS:g} s for a body" in page
+    assert f"| {HEAD_SECONDS:g} s for the head of a request, {KEEP_ALIVE_SECONDS} s of silence" in page

@@ -206,9 +206,10 @@ def test_a_header_length_that_is_none_is_refused(length: str) -> None:
         PROTOCOL.read(bytearray(b"{}"), length)
 
 
-def test_too_much_json_is_refused_before_it_is_parsed() -> None:
+@pytest.mark.parametrize("body", [bytes(17 * 2**20), b"[" + b"[]," * 2**20 + b"0,0]"])
+def test_too_much_json_is_refused_before_it_is_parsed(body: bytes) -> None:
     with pytest.raises(ServingError, match="as binary data") as refused:
-        PROTOCOL.read(bytearray(17 * 2**20), None)
+        PROTOCOL.read(bytearray(body), None)
     assert refused.value.status == 413
 
 

@@ -22,14 +22,14 @@ class Answerer:
         self.decoder = Decoder(backend.spec.preprocessing)
         self.batcher = Batcher(backend, limits.queue, observe)
         self.draining = False
-        """Nothing more is accepted; what was is answered."""
+        """No further request is accepted; those whose body has come are answered."""
 
     @property
     def is_ready(self) -> bool:
         return self.batcher.is_alive and not self.draining
 
     def check(self) -> None:
-        """Refuse early, before a body is read, what could not be accepted.
+        """Refuse, before its body is read, a request that could not be accepted.
 
         Raises:
             ServingError: 503.
@@ -45,7 +45,6 @@ class Answerer:
             ServingError: 400, an image cannot be decoded, or numbers came of it that are none; 500, the model failed;
                 503, there is too much to do.
         """
-        self.check()
         seconds = self.limits.timeout_seconds
         with self.batcher.admit(len(images)):
             try:

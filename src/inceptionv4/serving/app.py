@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from torch import Tensor
 
 from inceptionv4.errors import ServingError
 from inceptionv4.inference.backends.backend import Backend, GraphBackend
@@ -21,7 +22,7 @@ from inceptionv4.serving.answerer import Answerer
 from inceptionv4.serving.limits import Limits
 from inceptionv4.serving.metrics import GONE, Measured, Metrics
 from inceptionv4.serving.page import load_page
-from inceptionv4.serving.protocol import EXTENSIONS, HEADER_LENGTH, PLATFORMS, VERSION, Protocol
+from inceptionv4.serving.protocol import EXTENSIONS, HEADER_LENGTH, PLATFORMS, VERSION, Inference, Protocol
 from inceptionv4.serving.uploads import HangUp, Uploads
 
 Result = TypeVar("Result")
@@ -144,8 +145,12 @@ class App:
         self.answerer.check()
         async with self.uploads.receive(request) as body:
             header_length = request.headers.get(HEADER_LENGTH)
-            inference = await self.answerer.decoder.run(self.protocol.read, body, header_length)
-            logits = await _unless_gone(request, self.answerer.answer(inference.images))
+
+            async def work() -> tuple[Inference, Tensor]:
+                inference = await self.answerer.decoder.run(self.protocol.read, body, header_length)
+                return inference, await self.answerer.answer(inference.images)
+
+            inference, logits = await _unless_gone(request, work())
         response = self.protocol.write(inference, logits)
         if response.json_bytes is None:
             return Response(response.body, media_type="application/json")

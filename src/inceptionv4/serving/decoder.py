@@ -32,9 +32,9 @@ class Decoder:
         """The files' pixels as a prediction prepares them: uint8 `(N, 3, size, size)`.
 
         Raises:
-            ImageError: one of them cannot be decoded; the message calls it "the image", or by its number from 1 on.
+            ImageError: one of them cannot be decoded; the message calls it "the file", or by its number from 1 on.
         """
-        names = ["the image"] if len(contents) == 1 else [f"image {number}" for number in range(1, len(contents) + 1)]
+        names = ["the file"] if len(contents) == 1 else [f"file {number}" for number in range(1, len(contents) + 1)]
         works = [asyncio.ensure_future(self.run(self._prepare, *each)) for each in zip(contents, names, strict=True)]
         try:
             return as_batch(await asyncio.gather(*works), self.preprocessing.size)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 MAX_IMAGES = 64
 """In one request."""
 JSON_BYTES = 16 * 2**20
-"""Of one request, without what follows it as binary data. Parsed, JSON takes up to twenty times as much memory, and
-for that long nothing else of Python runs."""
+"""Of one request, without what follows it as binary data."""
+JSON_VALUES = 2**20
+"""Of one request, counted by its commas: while JSON is parsed nothing else of Python runs, and each value, of three
+bytes, may take a hundred in memory."""
 HEAD_SECONDS = 10.0
 """In which the head of a request must have come."""
 UPLOAD_SECONDS = 30.0

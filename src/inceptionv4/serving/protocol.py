@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import ServingError
-from inceptionv4.serving.limits import JSON_BYTES
+from inceptionv4.serving.limits import JSON_BYTES, JSON_VALUES
 from inceptionv4.serving.tensors import (
     read_binary_files,
     read_binary_numbers,
@@ -223,8 +223,8 @@ def _split(body: bytearray, header_length: str | None) -> tuple[bytes, memoryvie
         length = int(header_length)
         if length > len(body):
             raise ServingError(400, f"{HEADER_LENGTH} is {length}, and the body has {len(body)} bytes")
-    if length > JSON_BYTES:
-        raise ServingError(413, f"{length:,} bytes of JSON are more than {JSON_BYTES:,}; send tensors as binary data")
+    if length > JSON_BYTES or body.count(b",", 0, length) > JSON_VALUES:
+        raise ServingError(413, "so many values are too many for JSON; send tensors as binary data")
     return bytes(body[:length]), memoryview(body)[length:]
 
 

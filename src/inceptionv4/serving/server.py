@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -61,6 +62,9 @@ def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
         Error: what was accepted was not answered in time.
     """
     server = Server(app, ready)
+    # The collector need not go through all of torch each time that a large request makes many objects: without this,
+    # a million values of JSON hold everything up for 0.7 s instead of 0.2.
+    gc.freeze()
     try:
         asyncio.run(server.serve([bound]))
     except OSError as error:

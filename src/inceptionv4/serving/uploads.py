@@ -33,7 +33,7 @@ class Uploads:
         Raises:
             ServingError: 408, 413, 415 (it is compressed), 503.
         """
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ServingError(415, "the body is compressed, which images are anyway; send it as it is")
         declared = request.headers.get("content-length", "0")
         if int(declared) > self.limit:  # HTTP's parser has seen to it that it is a number
