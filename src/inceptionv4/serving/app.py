@@ -49,6 +49,7 @@ class App:
         self.metrics.watch_queue(lambda: self.answerer.batcher.admitted)
         self.uploads = Uploads(limits.upload_bytes)
         self._page = load_page()
+        self._version = metadata.version("inceptionv4")
         self.asgi = Starlette(
             routes=[
                 Route("/", self.page),
@@ -75,7 +76,7 @@ class App:
                 Exception: _failed,
             },
         )
-        self.asgi.router.redirect_slashes = False
+        self.asgi.router.redirect_slashes = False  # to an address that the client's own Host header would name
 
     def start(self) -> None:
         """Warm the model up.
@@ -118,7 +119,7 @@ class App:
 
     async def server_metadata(self, request: Request) -> Response:
         """GET /v2."""
-        return _json({"name": "inceptionv4", "version": metadata.version("inceptionv4"), "extensions": EXTENSIONS})
+        return _json({"name": "inceptionv4", "version": self._version, "extensions": EXTENSIONS})
 
     async def live(self, request: Request) -> Response:
         """GET /v2/health/live: this process answers."""
