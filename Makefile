@@ -37,6 +37,7 @@ bench: .venv/.bench
 	$(BIN)/python benchmarks/sample.py $(BENCH)
 	$(BIN)/python benchmarks/train_step.py $(BENCH)
 	$(BIN)/python benchmarks/predict.py $(BENCH)
+	$(BIN)/python benchmarks/serve.py $(BENCH)
 	$(BIN)/python benchmarks/scaled_decoding.py $(BENCH)
 	$(BIN)/python benchmarks/index.py $(BENCH)
 	$(BIN)/python benchmarks/growth.py $(BENCH)

@@ -35,12 +35,12 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for name in ("train", "evaluate", "predict", "benchmark"):
+    for name in ("train", "evaluate", "predict", "serve", "benchmark"):
         assert re.search(rf"\b{name}\b", result.stdout)
     code = (
         "import sys; from inceptionv4.cli import main\n"
         "try: main(['--help'])\n"
-        "except SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)))"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'PIL', 'matplotlib', 'starlette'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == "[]"

@@ -4,6 +4,7 @@
     ├── CheckpointError       1  a checkpoint that is damaged, or of another program
     ├── RunError              1  a run folder that cannot be written
     ├── StorageError          1  object storage that cannot be reached, or that refuses
+    ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
@@ -35,6 +36,14 @@ class RunError(Error):
 
 class StorageError(Error):
     """Object storage that cannot be reached, or that refuses."""
+
+
+class ServingError(Error):
+    """A request that gets no answer, of whoever's making; a client is told the message and `status`, one of HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UsageError(Error):

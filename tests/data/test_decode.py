@@ -115,3 +115,11 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
         content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
         with pytest.raises(ImageError, match="the limit is"):
             decode(content, "bomb.png")
+
+
+def test_a_picture_that_is_all_length_is_refused_before_it_is_resized() -> None:
+    """By its shorter side: of 60 kB of pixels, 21 GB."""
+    for size in ((1, 20_000), (20_000, 1), (3, 3_001)):
+        with pytest.raises(ImageError, match=rf"it has {size[0]} x {size[1]} pixels: one side is over 1,000 times"):
+            decode(encode(Image.new("RGB", size), "PNG"), "it")
+    assert decode(encode(Image.new("RGB", (3, 3_000)), "PNG"), "it").size == (3, 3_000)

@@ -19,6 +19,7 @@ from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
+from inceptionv4.cli.serve import serve
 from inceptionv4.errors import Error, StoppedError
 
 Tta = Literal["flip", "crops12", "crops144"] | None
@@ -35,6 +36,7 @@ app = App(
 app.command(data_app)
 app.command(convert_app)
 app.command(export)
+app.command(serve)
 app.command(benchmark_app)
 app.command(doctor)
 

@@ -15,6 +15,7 @@ from inceptionv4.cli.console import Flag, print_json
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "onnxruntime", "openvino", "nncf", "mindspore"),
     *("onnx", "pyarrow", "matplotlib", "tensorboard", "huggingface-hub", "obstore"),
+    *("starlette", "uvicorn", "prometheus-client"),
 )
 """Whose versions matter in a report of an error."""
 

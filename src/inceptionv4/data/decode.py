@@ -22,6 +22,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError,
 
 MAX_PIXELS = 2**27
 """134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
+MAX_ASPECT = 1000
+"""Longer side over the shorter one. Resized by its shorter side, a file of a few bytes would become gigabytes."""
 
 
 def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image.Image:
@@ -30,7 +32,7 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
     Transparency is dropped, as everywhere in the field: what lies under it counts. 16-bit grey keeps its upper byte.
 
     Raises:
-        ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS`.
+        ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS` or `MAX_ASPECT`.
     """
     if not content:
         raise ImageError(f"{name} is empty")
@@ -39,6 +41,8 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise ImageError(f"{name} has {width} x {height} pixels: one side is over {MAX_ASPECT:,} times the other")
         image.load()
         if exif_orientation:
             image = ImageOps.exif_transpose(image)

@@ -20,6 +20,8 @@ class Backend(ABC):
 
     batch_size = 16
     """Images that it is well fed with at once."""
+    takes_floats = True
+    """Whether `infer` takes normalised floats, too; pixels it always takes."""
 
     def __init__(self, spec: ModelSpec, trained_on: Mapping[str, Any]) -> None:
         self.spec, self.trained_on = spec, trained_on
@@ -31,7 +33,7 @@ class Backend(ABC):
         Those are uint8 `(B, 3, size, size)`, pixels as they are, or float32 of the same shape, normalised.
 
         Raises:
-            ValueError: floats for a model that takes pixels only.
+            ValueError: floats, where it does not take them.
         """
 
     @abstractmethod
@@ -50,6 +52,7 @@ class GraphBackend(Backend):
     def __init__(self, artefact: Artefact) -> None:
         super().__init__(artefact.spec, artefact.trained_on)
         self.artefact = artefact
+        self.takes_floats = artefact.input == "float32"
         if artefact.batch_size is not None:
             self.batch_size = artefact.batch_size
 

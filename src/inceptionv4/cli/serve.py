@@ -1,0 +1,66 @@
+"""`inceptionv4 serve`: a model behind HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from inceptionv4.errors import UsageError
+from inceptionv4.serving.limits import Limits
+
+NEEDED = ("starlette", "uvicorn", "prometheus_client")
+
+
+def serve(
+    model: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str = "inceptionv4",
+    device: str = "auto",
+    queue: int = Limits.queue,
+    timeout: float = Limits.timeout_seconds,
+    max_upload: int = Limits.upload_bytes // 2**20,
+) -> None:
+    """Answer over HTTP: a web page, POST /predict, the Open Inference Protocol, metrics; until SIGTERM or Ctrl-C.
+
+    Parameters
+    ----------
+    model
+        Any model that predict takes: a run folder, weights, an exported file.
+    host
+        Whose requests are taken: 127.0.0.1 is this machine's alone, 0.0.0.0 everybody's.
+    port
+        0 takes a free one.
+    name
+        What clients call the model, as in /v2/models/NAME.
+    device
+        auto, cpu, or a device of torch's.
+    queue
+        Images that may wait; beyond, clients are told to try again.
+    timeout
+        Seconds after which a request that still waits is given up.
+    max_upload
+        MiB that one request may have.
+    """
+    if missing := [module for module in NEEDED if importlib.util.find_spec(module) is None]:
+        raise UsageError(f"{', '.join(missing)} is not installed: pip install 'inceptionv4[serve]'")
+    for option, value in (("--queue", queue), ("--timeout", timeout), ("--max-upload", max_upload)):
+        if not 0 < value < 2**20:
+            raise UsageError(f"{option} must be above 0 and below {2**20:,}, got {value:g}")
+    if not name or any(letter in "/?#%" or not letter.isprintable() for letter in name):
+        raise UsageError(f"--name must be one part of an address, got {name!r}")
+
+    from inceptionv4.inference.runtimes import open_backend
+    from inceptionv4.serving.app import App
+    from inceptionv4.serving.server import address_of, bind
+    from inceptionv4.serving.server import serve as run_server
+
+    with bind(host, port) as bound:  # before the model, which may take minutes to load
+        backend = open_backend(model, device=device)
+        print(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
+        print(f"on {backend.describe()}, up to {backend.batch_size} images at once; warming up", flush=True)
+        app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))
+        app.start()
+        address = address_of(bound)
+        run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))

@@ -1,0 +1,38 @@
+"""How much a server takes upon itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_IMAGES = 64
+"""In one request."""
+JSON_BYTES = 16 * 2**20
+"""Of one request, without what follows it as binary data."""
+JSON_VALUES = 2**20
+"""Of one request, counted by its commas: while JSON is parsed nothing else of Python runs, and each value, of three
+bytes, may take a hundred in memory."""
+HEAD_SECONDS = 10.0
+"""In which the head of a request must have come."""
+UPLOAD_SECONDS = 30.0
+"""In which its body must have come."""
+WRITE_SECONDS = 30.0
+"""For which a response may make no way to a client that does not read it."""
+BODIES_HELD = 16
+"""Bodies of the largest size, or their worth in smaller ones, that are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a user may set."""
+
+    queue: int = 256
+    """Images that were accepted and are not answered yet."""
+    timeout_seconds: float = 20.0
+    """From a request's last byte to its answer."""
+    upload_bytes: int = 32 * 2**20
+    """Of one request."""
+
+    @property
+    def images(self) -> int:
+        """Most images of one request."""
+        return min(MAX_IMAGES, self.queue)
