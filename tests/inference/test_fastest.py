@@ -62,13 +62,19 @@ def test_the_fastest_goes_on_and_answers_alike(
 ) -> None:
     winner(name)
     backend._untried = 40
-    for count, by in ((16, "PyTorch"), (8, "PyTorch"), (16, words), (5, words)):
+    for count, by in ((16, "PyTorch"), (8, "PyTorch"), (16, words), (9, words)):
         answers = backend.infer(pixels(count))
         assert backend.describe().startswith(by)
         torch.testing.assert_close(answers, plain_logits(narrow_model, pixels(count)), rtol=0, atol=1e-4)
     assert [trial.runtime.split(",")[0] for trial in backend.trials] == ["PyTorch", "OpenVINO", "ONNX Runtime"]
     assert all(trial.images_per_second for trial in backend.trials)
     assert "fp32" in backend.describe()
+    answered: list[int] = []
+    if backend._chosen is not None:
+        monkeypatch.setattr(backend._chosen, "run", lambda images: answered.append(len(images)) or np.zeros((9, 3)))
+    backend.infer(pixels(9))
+    assert backend.infer(pixels(5)).allclose(plain_logits(narrow_model, pixels(5)), atol=1e-4)
+    assert answered == ([] if name == "Fastest" else [9]), "few at once stay torch's"
     # Features are torch's as before.
     assert backend.classify(backend.embed(pixels(3))).allclose(plain_logits(narrow_model, pixels(3)), atol=1e-4)
 

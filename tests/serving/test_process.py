@@ -78,7 +78,9 @@ def busy(port: int, pool: ThreadPoolExecutor, count: int) -> list[Future[int]]:
 def test_a_model_is_served_until_sigterm_which_ends_well(telling_model: Path) -> None:
     command = (sys.executable, "-m", "inceptionv4", "serve", str(telling_model), "--port", "0", "--name", "textures")
     with started(*command) as (process, port, said):
-        assert re.search(r"3 classes, 75 px.*\non PyTorch, .*(fp32|bf16).*warming up\nready: ", said)
+        assert re.search(
+            r"3 classes, 75 px.*\nwarming up\non (PyTorch|OpenVINO|ONNX Runtime), .*(fp32|bf16).*\nready: ", said
+        )
         assert f"http://127.0.0.1:{port}/v2/models/textures" in said
         with urlopen(Request(f"http://127.0.0.1:{port}/predict?top=2", png(), method="POST")) as response:
             assert len(json.loads(response.read())["predictions"]) == 2

@@ -59,8 +59,9 @@ def serve(
     with bind(host, port) as bound:  # before the model, which may take minutes to load
         backend = open_backend(model, device=device)
         print(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
-        print(f"on {backend.describe()}, up to {backend.batch_size} images at once; warming up", flush=True)
+        print("warming up", flush=True)
         app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))
         app.start()
+        print(f"on {backend.describe()}, up to {backend.batch_size} images at once")
         address = address_of(bound)
         run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))

@@ -65,7 +65,8 @@ class FastestBackend(TorchBackend):
     """Torch, until another runtime has shown, on the caller's own images, that it answers alike and faster.
 
     It is tried after `TRIAL_AFTER` images, since few do not pay for making its graph; `warm_up` tries at once. It
-    computes in the precision of torch, and passes what an exported file has to pass (`inference.agreement`).
+    computes in the precision of torch, and passes what an exported file has to pass (`inference.agreement`). Less than
+    half a batch is torch's for good: OpenVINO gives a single image one of its streams, and so half of two cores.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class FastestBackend(TorchBackend):
         self._untried = TRIAL_AFTER
 
     def infer(self, images: Tensor) -> Tensor:
-        if self._chosen is not None:
+        if self._chosen is not None and 2 * len(images) >= self.batch_size:
             return self._chosen.infer(images)
         logits = super().infer(images)
         self._untried -= len(images)
