@@ -110,7 +110,7 @@ class OpenVinoForm:
         self.path = folder / f"{precision}.xml"
         OpenVinoDraft(graph).save(artefact, self.path)
         self.precision = precision
-        self.backend = OpenVinoBackend(self.path)
+        self.backend = OpenVinoBackend.open(self.path)
 
     @property
     def is_native(self) -> bool:
