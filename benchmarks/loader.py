@@ -17,10 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import simplejpeg
-import timm.data
 import torch
 from measure import Speeds, circumstances, interleave, report
 from photographs import write_photographs
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -71,8 +72,8 @@ def torchvisions(folder: Path) -> Callable[[], int]:
 
 def timms(folder: Path) -> Callable[[], int]:
     """With its prefetcher, which is faster than without."""
-    loader = timm.data.create_loader(
-        timm.data.create_dataset("", root=str(folder)),
+    loader = create_loader(
+        create_dataset("", root=str(folder)),
         (3, SIZE, SIZE),
         BATCH,
         is_training=True,

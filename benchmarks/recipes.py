@@ -74,7 +74,7 @@ def measure(data: str, epochs: int, output: Path) -> dict[str, dict[str, object]
     for seed in SEEDS:
         for recipe in RECIPES:
             start = time.perf_counter()
-            run = train(scaled(recipe, data, epochs, seed, output))
+            run = Path(train(scaled(recipe, data, epochs, seed, output)))
             seconds[recipe].append(time.perf_counter() - start)
             last = load_checkpoint(run / "checkpoints/last.safetensors")
             top1[recipe].append(100 * last.training["metrics"]["top1"])

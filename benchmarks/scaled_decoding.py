@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,10 @@ from inceptionv4.data.augment import sample_generator, training_view
 from inceptionv4.spec import Preprocessing
 
 SETS = {"1600x1200": (1600, 1200, 60), "4000x3000": (4000, 3000, 24)}
+
+
+def show(views: Callable[[bool, int], list[np.ndarray]], scaled: bool) -> int:
+    return len(views(scaled, 0))
 
 
 def main() -> None:
@@ -50,7 +56,7 @@ def main() -> None:
         pairs = [pair for epoch in range(3) for pair in zip(views(True, epoch), views(False, epoch), strict=True)]
         differences = [np.abs(scaled - full) for scaled, full in pairs if not np.array_equal(scaled, full)]
         speeds = interleave(
-            {"scaled": lambda v=views: len(v(True, 0)), "full": lambda v=views: len(v(False, 0))}, given.rounds
+            {name: partial(show, views, scaled) for name, scaled in (("scaled", True), ("full", False))}, given.rounds
         )
         means = [difference.mean() for difference in differences]
         results[name] = {

@@ -32,7 +32,7 @@ from measure import Contender, circumstances, interleave, report
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from inceptionv4.config import Config, TrainingConfig
+from inceptionv4.config import Config, Precision, TrainingConfig
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch
 from inceptionv4.network.layers import InceptionV4
@@ -56,7 +56,7 @@ def trained(network: nn.Module, device: Device, layout: torch.memory_format, *, 
     def step() -> int:
         with device.autocast():
             logits = forward(images)
-        cross_entropy(logits.float(), labels).backward()
+        cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         return BATCH
@@ -77,9 +77,9 @@ def ours(device: Device, *, fused: bool = True, checkpointed: bool = False) -> C
 
 def learner(device: Device) -> Contender:
     samples = read_dataset("digits").all()
-    precision = "fp32" if device.autocast_dtype is None else "bf16"
     config = Config(
-        image=Preprocessing(size=SIZE), training=TrainingConfig(batch_size=BATCH, precision=precision, device="cpu")
+        image=Preprocessing(size=SIZE),
+        training=TrainingConfig(batch_size=BATCH, precision=device.precision, device="cpu"),
     )
     it = Learner(InceptionV4(len(samples.classes)), config, samples, device)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, SIZE, SIZE), np.uint8)
@@ -159,7 +159,7 @@ def contender(name: str, device: Device) -> Contender:
     raise ValueError(name)
 
 
-def alone(name: str, precision: str) -> dict[str, float]:
+def alone(name: str, precision: Precision) -> dict[str, float]:
     """Peak memory in MB and seconds of the first step, in a process of its own."""
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
@@ -169,7 +169,7 @@ def alone(name: str, precision: str) -> dict[str, float]:
     return figures
 
 
-def measure_alone(name: str, precision: str) -> dict[str, float]:
+def measure_alone(name: str, precision: Precision) -> dict[str, float]:
     step = contender(name, select_device("cpu", precision))
     seconds = []
     for _ in range(2):
@@ -179,7 +179,7 @@ def measure_alone(name: str, precision: str) -> dict[str, float]:
     return {"first_step_seconds": seconds[0], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def compare_speed(precision: str, rounds: int) -> dict[str, object]:
+def compare_speed(precision: Precision, rounds: int) -> dict[str, object]:
     """The ratios that need no process of their own, and timm as it is fastest without being compiled."""
     device = select_device("cpu", precision)
     names = ("ours", "timm", "convolutions")
@@ -192,7 +192,7 @@ def compare_speed(precision: str, rounds: int) -> dict[str, object]:
     }
 
 
-def compare(precision: str, rounds: int, compiled: bool) -> dict[str, object]:
+def compare(precision: Precision, rounds: int, compiled: bool) -> dict[str, object]:
     device = select_device("cpu", precision)
     peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
     names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
@@ -232,7 +232,7 @@ def main() -> None:
         return
     results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm"))
     if given.quick:
-        precision = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
+        precision: Precision = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
         report(results | {precision: compare_speed(precision, given.rounds)}, given.json)
         return
     if given.bf16 or computes_bf16(torch.device("cpu")):

@@ -82,7 +82,8 @@ class Artefact:
     """None: it was never run. `inceptionv4 doctor` says where it can be."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, indent=2)
+        status = "unverified" if self.verification is None else "verified"
+        return json.dumps({"status": status} | asdict(self), ensure_ascii=False, indent=2)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> Artefact:
@@ -93,6 +94,7 @@ class Artefact:
         """
         try:
             values = json.loads(text)
+            values.pop("status", None)  # for readers
             calibration, verification = values.pop("calibration"), values.pop("verification")
             if calibration is not None:
                 calibration |= {key: tuple(calibration[key]) for key in ("files", "float_layers")}

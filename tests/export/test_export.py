@@ -253,7 +253,7 @@ def test_without_onnx_the_forms_that_do_not_need_it_are_written(model: Path, tex
 def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     for arguments, words in (
         (("onnx", "--output", "m.bin"), "must end in .onnx"),
-        (("onnx", "--precision", "bf16"), "onnx is written in fp32, int8, not in bf16"),
+        (("onnx", "--precision", "bf16"), "onnx is written in fp32, int8 (--int8), not in bf16"),
         (("onnx", "--int8"), "--calibrate FOLDER"),
         (("pt2", "--int8", "--calibrate", "x"), "--int8 is for onnx and openvino"),
         (("air", "--pixels"), "--pixels is for onnx, openvino, pt2 and mindir"),

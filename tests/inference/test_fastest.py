@@ -69,6 +69,7 @@ def test_the_fastest_goes_on_and_answers_alike(
     assert [trial.runtime.split(",")[0] for trial in backend.trials] == ["PyTorch", "OpenVINO", "ONNX Runtime"]
     assert all(trial.images_per_second for trial in backend.trials)
     assert "fp32" in backend.describe()
+    assert ("fewer than 8 at once by PyTorch" in backend.describe()) is (name != "Fastest")
     answered: list[int] = []
     if backend._chosen is not None:
         monkeypatch.setattr(backend._chosen, "run", lambda images: answered.append(len(images)) or np.zeros((9, 3)))
@@ -150,12 +151,25 @@ def test_evaluations_and_predictions_go_through_it_and_say_so(
     assert measured["runtime"].startswith("OpenVINO, CPU, fp32")
     assert measured["loss"] == pytest.approx(before.metrics.loss, abs=1e-5)
     many = command("predict", narrow_model, textures / "val", "--json")
-    assert "OpenVINO, CPU, fp32, 1 streams answered the last of them: alike, and faster than PyTorch" in many.err
+    assert "answered in the end by OpenVINO, CPU, fp32, 1 streams" in many.err
     for one, other in zip(few.out.splitlines(), many.out.splitlines(), strict=True):
         ours, theirs = json.loads(one), json.loads(other)
         assert ours["file"] == theirs["file"]
         for mine, its in zip(ours["predictions"], theirs["predictions"], strict=True):
             assert its["probability"] == pytest.approx(mine["probability"], abs=1e-4)
+
+
+def test_crops_of_images_are_tried_too(narrow_model: Path, textures: Path, winner: Any, monkeypatch: Any) -> None:
+    """Twelve views of an image are less than a full batch."""
+    winner("OpenVino")
+    monkeypatch.setattr(fastest, "TRIAL_AFTER", 24)
+    classifier = Classifier.load(narrow_model, device="cpu")
+    folder = textures / "val/brick"
+    views = classifier([folder], tta="crops12")
+    assert classifier.backend.describe().startswith("OpenVINO")
+    monkeypatch.setattr(fastest, "RIVALS", ())
+    for one, other in zip(views, Classifier.load(narrow_model, device="cpu")([folder], tta="crops12"), strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-4)
 
 
 def test_tried_in_a_benchmark(narrow_model: Path, textures: Path, command: Any, winner: Any) -> None:

@@ -71,8 +71,8 @@ def predict(model: str, /, *images: str, rounds: Rounds = 5, json: Flag = False,
         "share": f"{speed.share_of_model:.0%} of the model alone",
         "runtime": speed.runtime,
     }
-    for runtime, found in speed.tried.items():
-        rest[f"tried {len(rest) - 2}"] = f"{runtime}: {found if isinstance(found, str) else f'{found:.1f} img/s'}"
+    for number, (runtime, found) in enumerate(speed.tried.items(), start=1):
+        rest[f"tried {number}"] = f"{runtime}: {found if isinstance(found, str) else f'{found:.1f} img/s'}"
     _show(speed, rest, json)
 
 

@@ -30,6 +30,8 @@ class Health:
     device: str
     runtimes: dict[str, dict[str, str | None]]
     """By name: `files` that each runs, why it is `missing` (null: it is here), where it was `tested`."""
+    unverified: list[str]
+    """Formats of `export` that nothing here can run, so that they are kept without having answered."""
     packages: dict[str, str | None]
 
 
@@ -54,6 +56,7 @@ def doctor(*, json: Flag = False) -> None:
     for name, facts in health.runtimes.items():
         table.add_row(name, facts["files"], facts["missing"] or "yes", facts["tested"])
     console.print(table)
+    print(f"\nexported unverified, as nothing here runs them: {', '.join(health.unverified)}")
     found = [f"{name} {version}" for name, version in health.packages.items() if version is not None]
     print(f"\n{', '.join(found)}")
     absent = [name for name, version in health.packages.items() if version is None]
@@ -62,7 +65,7 @@ def doctor(*, json: Flag = False) -> None:
 
 
 def examine() -> Health:
-    from inceptionv4.inference.runtimes import RUNTIMES
+    from inceptionv4.inference.runtimes import ASCEND, RUNTIMES
     from inceptionv4.runtime.device import select_device
 
     return Health(
@@ -78,6 +81,7 @@ def examine() -> Health:
             }
             for runtime in RUNTIMES
         },
+        unverified=["air", *(["om"] if ASCEND.missing() else [])],
         packages={name: _version(name) for name in PACKAGES},
     )
 

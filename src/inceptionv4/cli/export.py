@@ -96,6 +96,12 @@ def export(
         raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
     if int8 and calibrate is None:
         raise UsageError("--int8 needs images like those that it will see: --calibrate FOLDER")
+    if not int8 and (calibrate is not None or (samples, max_drop) != (Int8.samples, Int8.max_drop)):
+        raise UsageError("--calibrate, --samples and --max-drop are for --int8; give it, too, or leave them out")
+    if int8 and precision is not None:
+        raise UsageError(f"--int8 and --precision {precision} are two precisions; give one of them")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output is to be in {path.parent}, which is no folder; make it, or give another")
     if samples < 1 or max_drop < 0:
         raise UsageError(f"--samples must be at least 1 and --max-drop at least 0, got {samples} and {max_drop:g}")
     artefact = export_model(

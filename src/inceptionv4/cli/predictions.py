@@ -78,7 +78,7 @@ def predict_and_show(
         if progress is not None:
             show(observed())
             if (ended_with := classifier.backend.describe()) != began_with:
-                progress.announce(f"{ended_with} answered the last of them: alike, and faster than {began_with}")
+                progress.announce(f"answered in the end by {ended_with}: alike, and faster than by {began_with}")
         else:
             deque(observed(), maxlen=0)
     if bad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from inceptionv4.errors import UsageError
+from inceptionv4.errors import Error, UsageError
 from inceptionv4.serving.limits import Limits
 
 NEEDED = ("starlette", "uvicorn", "prometheus_client")
@@ -61,7 +61,13 @@ def serve(
         print(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
         print("warming up", flush=True)
         app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))
-        app.start()
+        try:
+            app.start()
+        except Error:
+            raise
+        except Exception as error:  # whatever a runtime raises at its first answer
+            reason = " ".join(str(error).split())[:300]
+            raise Error(f"the model cannot answer on {backend.describe()}: {reason}; try --device cpu") from error
         print(f"on {backend.describe()}, up to {backend.batch_size} images at once")
         address = address_of(bound)
         run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))

@@ -45,6 +45,7 @@ READERS = 32
 """Reads under way at once: at 20 ms and 100 kB each, 1600 images or 160 MB a second."""
 INDEXERS = 4
 """Objects that are fetched and listed at once, each in several parts."""
+MEGA = 10**6
 ARCHIVES: dict[str, tuple[type[RangeSource], Callable[[Path], Table]]] = {
     ".tar": (TarSource, TarSource.index),
     ".zip": (ZipSource, ZipSource.index),
@@ -148,14 +149,16 @@ class RemoteFiles:
                 except DataError as error:
                     raise DataError(str(error).replace(str(path), object.uri)) from None
 
-        found = []
+        found, done = [], 0
+        sizes = [object.size for object in self.objects]
         with (
-            Progress("fetching and listing", len(self.objects), unit=("objects", "objects/s")) as progress,
+            Progress("fetching and listing", -(-sum(sizes) // MEGA), unit=("MB", "MB/s")) as progress,
             ThreadPoolExecutor(INDEXERS, thread_name_prefix="index") as pool,
         ):
-            for result in pool.map(one, self.objects):
+            for result, size in zip(pool.map(one, self.objects), sizes, strict=True):
                 found.append(result)
-                progress.advance(1)
+                done += size
+                progress.advance(-(-done // MEGA) - progress.done)
         self._missing.clear()
         return found
 

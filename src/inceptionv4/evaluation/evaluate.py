@@ -33,7 +33,7 @@ class Evaluation:
     metrics: Metrics
     images: str
     runtime: str
-    """What answered, where, in which precision; of several processes the first one's."""
+    """What answered in the end, where, in which precision; of several processes the first one's."""
 
 
 def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:

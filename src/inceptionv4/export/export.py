@@ -97,7 +97,8 @@ def check_precision(artefact: Artefact) -> None:
     }
     possible = known.get(artefact.format, ("fp32",))
     if artefact.precision not in possible:
-        raise UsageError(f"{artefact.format} is written in {', '.join(possible)}, not in {artefact.precision}")
+        named = ", ".join("int8 (--int8)" if one == "int8" else one for one in possible)
+        raise UsageError(f"{artefact.format} is written in {named}, not in {artefact.precision}")
 
 
 def hash_weights(network: InceptionV4) -> str:

@@ -96,11 +96,10 @@ def read_key(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _mindspore() -> Iterator[ModuleType]:
-    """MindSpore, without what it and numpy say of each other's versions; that is shown if anything fails."""
+    """MindSpore, without what it and numpy say of each other's versions."""
     os.environ.setdefault("GLOG_v", "3")  # errors only
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):
             try:
                 import mindspore
             except ImportError:

@@ -54,7 +54,7 @@ class Prediction:
 
 
 class Classifier:
-    """A model in a runtime, with the preprocessing and class names that belong to it.
+    """A model in a runtime, with the preprocessing and class names that belong to it; for one thread at a time.
 
     >>> classifier = Classifier.load("runs/digits/1")
     >>> classifier(["seven.png"])[0].label

@@ -1,4 +1,4 @@
-"""The fastest runtime that is here, for weights on a processor, found by trying on the images that are asked about."""
+"""The fastest runtime that is here, for weights on a processor, found by trying."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from inceptionv4.runtime.device import Device
 from inceptionv4.spec import ModelSpec
 
 TRIAL_AFTER = 1024
-"""Images answered by torch before others are tried: a trial takes as long as some fifty to a hundred of them."""
+"""Images, or views of them, that torch answers before others are tried: a trial takes as long as a hundred of them."""
 GAIN = 1.05
 """Times as fast as torch that another must be, so that chance does not decide."""
-TIMED_SECONDS = 0.5
-"""For which one runtime is timed at least, if a single batch does not take longer."""
+TIMED_SECONDS, TIMED_ANSWERS = 0.5, 2
+"""For which a runtime is timed at least."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class Trial:
 class FastestBackend(TorchBackend):
     """Torch, until another runtime has shown, on the caller's own images, that it answers alike and faster.
 
-    It is tried after `TRIAL_AFTER` images, since few do not pay for making its graph; `warm_up` tries at once. It
-    computes in the precision of torch, and passes what an exported file has to pass (`inference.agreement`). Less than
-    half a batch is torch's for good: OpenVINO gives a single image one of its streams, and so half of two cores.
+    It is tried after `TRIAL_AFTER` images, since few do not pay for making its graph; `warm_up` tries at once, on the
+    package's digits. It computes in the precision of torch, and its answers to a batch are torch's, as far as those of
+    an exported file must be (`inference.agreement`). Less than half a batch is torch's for good: OpenVINO gives a
+    single image one of its streams, and so half of two cores. Both models are in memory then.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class FastestBackend(TorchBackend):
         self._untried = TRIAL_AFTER
 
     def infer(self, images: Tensor) -> Tensor:
-        if self._chosen is not None and 2 * len(images) >= self.batch_size:
+        many = 2 * len(images) >= self.batch_size
+        if self._chosen is not None and many:
             return self._chosen.infer(images)
         logits = super().infer(images)
         self._untried -= len(images)
-        if self._untried <= 0 and not self.trials and len(images) == self.batch_size:
+        if self._untried <= 0 and not self.trials and many:
             self._try(images, logits)
         return logits
 
@@ -97,44 +99,48 @@ class FastestBackend(TorchBackend):
             self._try(images, super().infer(images))
 
     def describe(self) -> str:
-        return super().describe() if self._chosen is None else self._chosen.describe()
+        if self._chosen is None:
+            return super().describe()
+        return f"{self._chosen.describe()}; fewer than {-(-self.batch_size // 2)} at once by PyTorch"
 
     def _try(self, images: Tensor, logits: Tensor) -> None:
         """Have every runtime answer `images`, to which torch has answered `logits`, and choose among them."""
         speed = _speed(super().infer, images)
         self.trials, needed = (Trial(super().describe(), speed),), speed * GAIN
-        for rival in RIVALS:
-            if self.device.precision in rival.precisions and _is_here(rival):
-                backend, trial = self._compare(rival, images, logits)
-                self.trials += (trial,)
-                if trial.images_per_second is not None and trial.images_per_second > needed:
-                    self._chosen, needed = backend, trial.images_per_second
+        rivals = [rival for rival in RIVALS if self.device.precision in rival.precisions and _is_here(rival)]
+        graph = self._write_graph() if rivals else b""
+        for rival in rivals:
+            try:
+                backend, trial = self._compare(rival, graph, images, logits)
+            except Exception as error:  # noqa: BLE001 - a runtime that nobody asked for may raise anything; torch goes on
+                backend, trial = None, Trial(rival.module, None, f"it failed: {str(error)[:200]}")
+            self.trials += (trial,)
+            if trial.images_per_second is not None and trial.images_per_second > needed:
+                self._chosen, needed = backend, trial.images_per_second
 
-    def _compare(self, rival: Rival, images: Tensor, logits: Tensor) -> tuple[Backend | None, Trial]:
-        try:
-            backend = self._open(rival)
-            agreement = compare(logits, backend.infer(images), self.device.precision)
-        except Exception as error:  # noqa: BLE001 - a runtime that nobody asked for may raise anything, and torch goes on
-            return None, Trial(rival.module, None, f"it failed: {str(error)[:200]}")
-        if agrees(agreement, self.device.precision):
-            return backend, Trial(backend.describe(), _speed(backend.infer, images))
-        differs, allowed = agreement.largest_difference, agreement.tolerance
-        return None, Trial(backend.describe(), None, f"a logit differs by {differs:.2g}, allowed are {allowed:.2g}")
-
-    def _open(self, rival: Rival) -> Backend:
-        from inceptionv4.network.onnx import write_graph
-
-        assert isinstance(self.network, InceptionV4)
-        graph = write_graph(self.network, self.spec.preprocessing.size)
+    def _compare(self, rival: Rival, graph: bytes, images: Tensor, logits: Tensor) -> tuple[Backend, Trial]:
+        precision = self.device.precision
         artefact = Artefact(
             format=rival.format,
-            precision=self.device.precision,
+            precision=precision,
             spec=self.spec,
             version=metadata.version("inceptionv4"),
             weights="",
             trained_on=self.trained_on,
         )
-        return rival.open(graph.SerializeToString(), artefact)
+        backend = rival.open(graph, artefact)
+        agreement = compare(logits, backend.infer(images), precision)
+        if agrees(agreement, precision):
+            return backend, Trial(backend.describe(), _speed(backend.infer, images))
+        differs, allowed = agreement.largest_difference, agreement.tolerance
+        return backend, Trial(backend.describe(), None, f"a logit differs by {differs:.2g}, allowed are {allowed:.2g}")
+
+    def _write_graph(self) -> bytes:
+        from inceptionv4.network.onnx import write_graph
+
+        assert isinstance(self.network, InceptionV4)
+        graph: bytes = write_graph(self.network, self.spec.preprocessing.size).SerializeToString()
+        return graph
 
 
 def _is_here(rival: Rival) -> bool:
@@ -143,8 +149,9 @@ def _is_here(rival: Rival) -> bool:
 
 def _speed(infer: Callable[[Tensor], Tensor], images: Tensor) -> float:
     """Images a second of the fastest of some answers to a batch that was answered before."""
-    fastest, end = float("inf"), time.perf_counter() + TIMED_SECONDS
-    while (start := time.perf_counter()) < end:
+    seconds: list[float] = []
+    while len(seconds) < TIMED_ANSWERS or sum(seconds) < TIMED_SECONDS:
+        start = time.perf_counter()
         infer(images)
-        fastest = min(fastest, time.perf_counter() - start)
-    return len(images) / fastest
+        seconds.append(time.perf_counter() - start)
+    return len(images) / min(seconds)

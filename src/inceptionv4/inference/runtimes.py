@@ -77,6 +77,9 @@ def _extra(name: str) -> str:
 
 
 CANN = "install CANN and source its set_env.sh, see docs/ascend.md"
+ASCEND = Runtime(
+    "ascend", ".om", ("acl", "ais_bench"), CANN, "its calls, with stand-ins; untested on hardware", _ascend
+)
 TORCH = Runtime("torch", "", ("torch",), "", "CPU; NVIDIA and Ascend untested on hardware", _weights)
 RUNTIMES = (
     TORCH,
@@ -84,7 +87,7 @@ RUNTIMES = (
     Runtime("onnxruntime", ".onnx", ("onnxruntime",), _extra("onnx"), "CPU", _onnx),
     Runtime("openvino", ".xml", ("openvino",), _extra("openvino"), "CPU; Intel GPUs untested on hardware", _openvino),
     Runtime("mindspore", ".mindir", ("mindspore",), _extra("mindspore"), "CPU", _mindspore),
-    Runtime("ascend", ".om", ("acl", "ais_bench"), CANN, "its calls, with stand-ins; untested on hardware", _ascend),
+    ASCEND,
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.serving.batcher import Batcher
 from inceptionv4.serving.decoder import Decoder
 from inceptionv4.serving.limits import Limits
+
+Result = TypeVar("Result")
 
 
 class Answerer:
@@ -38,6 +41,19 @@ class Answerer:
             raise ServingError(503, "the server is about to stop")
         self.batcher.check(1)
 
+    async def in_time(self, work: Awaitable[Result]) -> Result:
+        """What `work` comes to, from a request's last byte on.
+
+        Raises:
+            ServingError: 503, that takes too long.
+        """
+        seconds = self.limits.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise ServingError(503, f"not answered within {seconds:g} s, for there is too much to do") from None
+
     async def answer(self, images: Sequence[bytes] | Tensor) -> Tensor:
         """Finite logits, float32 `(N, classes)`, of files, or of images as `Backend.infer` takes them.
 
@@ -45,16 +61,12 @@ class Answerer:
             ServingError: 400, an image cannot be decoded, or numbers came of it that are none; 500, the model failed;
                 503, there is too much to do.
         """
-        seconds = self.limits.timeout_seconds
         with self.batcher.admit(len(images)):
             try:
-                async with asyncio.timeout(seconds):
-                    pixels = images if isinstance(images, Tensor) else await self.decoder.decode(images)
-                    logits = await self.batcher.infer(pixels)
+                pixels = images if isinstance(images, Tensor) else await self.decoder.decode(images)
+                logits = await self.batcher.infer(pixels)
             except ImageError as error:
                 raise ServingError(400, str(error)) from None
-            except TimeoutError:
-                raise ServingError(503, f"not answered within {seconds:g} s, for there is too much to do") from None
         if not bool(logits.isfinite().all()):
             if pixels.is_floating_point():
                 raise ServingError(400, "the model's answer to these values is not finite; are they normalised?")

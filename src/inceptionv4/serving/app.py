@@ -107,7 +107,7 @@ class App:
             raise ServingError(415, "the body must be the file itself: curl --data-binary @photo.jpg")
         self.answerer.check()
         async with self.uploads.receive(request) as body:
-            logits = await _unless_gone(request, self.answerer.answer([bytes(body)]))
+            logits = await _unless_gone(request, self.answerer.in_time(self.answerer.answer([bytes(body)])))
         best = logits.softmax(1)[0].topk(min(top, logits.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         classes = self.protocol.spec.classes
@@ -151,7 +151,7 @@ class App:
                 inference = await self.answerer.decoder.run(self.protocol.read, body, header_length)
                 return inference, await self.answerer.answer(inference.images)
 
-            inference, logits = await _unless_gone(request, work())
+            inference, logits = await _unless_gone(request, self.answerer.in_time(work()))
         response = self.protocol.write(inference, logits)
         if response.json_bytes is None:
             return Response(response.body, media_type="application/json")

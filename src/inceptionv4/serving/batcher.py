@@ -70,10 +70,7 @@ class Batcher:
         Raises:
             ServingError: 503, they would be too many.
         """
-        if self.admitted + images > self.limit:
-            raise ServingError(
-                503, f"{self.admitted} images wait already, and the limit is {self.limit}; try again soon"
-            )
+        self.check(images)
         self.admitted += images
         try:
             yield

@@ -67,8 +67,6 @@ def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
     gc.freeze()
     try:
         asyncio.run(server.serve([bound]))
-    except OSError as error:
-        raise UsageError(f"cannot serve at {address_of(bound)}: {error.strerror}; choose another --port") from None
     finally:
         unanswered = app.answerer.batcher.admitted
         app.close()
@@ -104,7 +102,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            where = address_of(sockets[0]) if sockets else "this address"
+            raise UsageError(f"cannot serve at {where}: {error.strerror}; choose another --port") from None
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

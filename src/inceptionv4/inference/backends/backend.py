@@ -30,7 +30,8 @@ class Backend(ABC):
     def infer(self, images: Tensor) -> Tensor:
         """Logits, float32 `(B, classes)` on the CPU, of images on the CPU, one or more.
 
-        Those are uint8 `(B, 3, size, size)`, pixels as they are, or float32 of the same shape, normalised.
+        These are uint8 `(B, 3, size, size)`, pixels as they are, or float32 of the same shape, normalised. One thread
+        at a time may ask.
 
         Raises:
             ValueError: floats, where it does not take them.

@@ -37,7 +37,10 @@ class MindSporeBackend(GraphBackend):
             graph = mindspore.load(str(path), **({} if key is None else {"dec_key": key}))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split("\n\n")[0].split())[:200]
-            raise CheckpointError(f"{path} is damaged, or encrypted ({reason}); export the model again") from None
+            raise CheckpointError(
+                f"{path} is damaged, or encrypted, and then for MindSpore's own runtimes only ({reason}); "
+                "export the model again"
+            ) from None
         self._graph: Any = mindspore.nn.GraphCell(graph)
 
     def run(self, images: np.ndarray) -> np.ndarray:

@@ -67,6 +67,8 @@ def _session(model: Path | bytes, cpu: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    # Its threads would spin on after an answer, on the cores that decoding needs, and torch, where the two take turns.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
     return onnxruntime.InferenceSession(model, options, providers[-1:] if cpu else providers)
 
