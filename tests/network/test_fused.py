@@ -319,3 +319,12 @@ def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert load_kernels(torch.float32) is not None
     assert library.stat().st_mtime_ns == made
     assert list((tmp_path / "inceptionv4").iterdir()) == [library]
+
+
+def test_gradients_have_the_strides_of_their_weights() -> None:
+    """Or each would be copied, and DistributedDataParallel warn of it."""
+    it = network(dtype=torch.float32).to(memory_format=torch.channels_last)
+    it(torch.randn(4, 3, 75, 75).contiguous(memory_format=torch.channels_last)).sum().backward()
+    for name, parameter in it.named_parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride(), name

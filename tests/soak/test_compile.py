@@ -1,4 +1,4 @@
-"""A compiled network learns what the plain one does. Compiling takes minutes on few cores."""
+"""A compiled network learns and answers as the plain one does. Compiling takes minutes on few cores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import copy
 import pytest
 import torch
 
+from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import select_device
+from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.learner import compile_network
 
 
@@ -26,3 +29,14 @@ def test_a_compiled_network_has_the_gradients_of_the_plain_one(how: str) -> None
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3, msg=name)
     for (name, buffer), other in zip(compiled.named_buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(buffer, other, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_a_compiled_model_answers_as_the_plain_one() -> None:
+    torch.manual_seed(0)
+    network = InceptionV4(3, width=0.1).eval()
+    spec = ModelSpec(classes=("a", "b", "c"), width=0.1, preprocessing=Preprocessing(size=75))
+    images = torch.randint(256, (4, 3, 75, 75), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = network((images.float() / 255 - 0.5) / 0.5)
+    backend = TorchBackend(network, spec, select_device("cpu", "fp32"), mode="compiled")
+    torch.testing.assert_close(backend.infer(images), expected, rtol=0, atol=1e-4)

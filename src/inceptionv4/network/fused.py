@@ -227,7 +227,9 @@ def _convolution_gradients(
         before = before.contiguous(memory_format=CHANNELS_LAST)
     if _is_product(conv) and images.dtype is not torch.bfloat16:
         rows, columns = gradient.permute(0, 2, 3, 1).flatten(0, 2), images.permute(0, 2, 3, 1).flatten(0, 2)
-        return before, (rows.T @ columns).view(weight.shape)
+        product = rows.T @ columns
+        # With the strides of a weight, channels last: otherwise torch copies it, and DistributedDataParallel warns.
+        return before, product.view(len(product), 1, 1, -1).permute(0, 3, 1, 2)
     ours = run.kernels.weight_gradient(images, gradient, conv)
     if ours is not None:
         return before, ours
