@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inceptionv4.errors import UsageError
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.onnx import is_exported_onnx
 from inceptionv4.inference.backends.torch import TorchBackend
@@ -25,6 +26,8 @@ class Runtime:
     modules: tuple[str, ...]
     """Python packages any of which it needs."""
     install: str
+    devices: Callable[[], tuple[str, ...]]
+    """Kinds of torch's devices that it can be told to compute on."""
     tested: str
     """On which hardware its answers were compared with the network's."""
     open: Callable[[Path, Device], Backend]
@@ -45,7 +48,7 @@ def _pt2(path: Path, device: Device) -> Backend:
 def _onnx(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.onnx import OnnxBackend
 
-    return OnnxBackend.open(path, cpu=device.device.type == "cpu")
+    return OnnxBackend.open(path, device.device)
 
 
 def _openvino(path: Path, device: Device) -> Backend:
@@ -76,17 +79,50 @@ def _extra(name: str) -> str:
     return f"pip install 'inceptionv4[{name}]'"
 
 
-CANN = "install CANN and source its set_env.sh, see docs/ascend.md"
+def _any() -> tuple[str, ...]:
+    return ("cpu", "cuda", "npu")
+
+
+def _onnx_devices() -> tuple[str, ...]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return _any()  # opening a file says that it is missing
+    from inceptionv4.inference.backends.onnx import devices
+
+    return devices()
+
+
+def _cpu() -> tuple[str, ...]:
+    return ("cpu",)
+
+
+def _npu() -> tuple[str, ...]:
+    return ("npu",)
+
+
 ASCEND = Runtime(
-    "ascend", ".om", ("acl", "ais_bench"), CANN, "its calls, with stand-ins; untested on hardware", _ascend
+    name="ascend",
+    suffix=".om",
+    modules=("acl", "ais_bench"),
+    install="install CANN and source its set_env.sh, see docs/ascend.md",
+    devices=_npu,
+    tested="its calls, with stand-ins; untested on hardware",
+    open=_ascend,
 )
-TORCH = Runtime("torch", "", ("torch",), "", "CPU; NVIDIA and Ascend untested on hardware", _weights)
+TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _weights)
 RUNTIMES = (
     TORCH,
-    Runtime("torch.export", ".pt2", ("torch",), "", "CPU", _pt2),
-    Runtime("onnxruntime", ".onnx", ("onnxruntime",), _extra("onnx"), "CPU", _onnx),
-    Runtime("openvino", ".xml", ("openvino",), _extra("openvino"), "CPU; Intel GPUs untested on hardware", _openvino),
-    Runtime("mindspore", ".mindir", ("mindspore",), _extra("mindspore"), "CPU", _mindspore),
+    Runtime("torch.export", ".pt2", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _pt2),
+    Runtime(
+        "onnxruntime",
+        ".onnx",
+        ("onnxruntime",),
+        _extra("onnx"),
+        _onnx_devices,
+        "CPU; NVIDIA and Ascend untested on hardware",
+        _onnx,
+    ),
+    Runtime("openvino", ".xml", ("openvino",), _extra("openvino"), _cpu, "CPU", _openvino),
+    Runtime("mindspore", ".mindir", ("mindspore",), _extra("mindspore"), _cpu, "CPU", _mindspore),
     ASCEND,
 )
 
@@ -96,11 +132,17 @@ def open_backend(model: str | Path, *, device: str = "auto") -> Backend:
     and on a processor by whatever is fastest there, after a while.
 
     Raises:
-        UsageError: no such model or device, or its runtime is not installed.
+        UsageError: no such model or device, its runtime is not installed, or does not compute on the device asked for.
         CheckpointError: it is damaged, or no Inception-v4.
     """
     path = find_model(model)
     runtime = next((runtime for runtime in RUNTIMES[1:] if path.suffix == runtime.suffix), TORCH)
     if path.suffix == ".onnx" and not is_exported_onnx(path):
         runtime = TORCH  # another project's: read as weights
-    return runtime.open(path, select_device(device))
+    selected = select_device(device)
+    if device != "auto" and selected.device.type not in runtime.devices():
+        raise UsageError(
+            f"{runtime.name} runs {path.name} on {' or '.join(runtime.devices())} here, not on {device}; with `auto` "
+            "it takes what it can, and weights go to any device"
+        )
+    return runtime.open(path, selected)

@@ -13,8 +13,9 @@ from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 
-PROVIDERS = ("CUDAExecutionProvider", "CANNExecutionProvider", "CPUExecutionProvider")
-"""Used where they are there, best first. Others that onnxruntime may offer send images elsewhere, or are untried."""
+ACCELERATORS = {"cuda": "CUDAExecutionProvider", "npu": "CANNExecutionProvider"}
+"""What onnxruntime calls torch's devices. Others that it may offer send images elsewhere, or are untried."""
+CPU = "CPUExecutionProvider"
 
 
 class OnnxBackend(GraphBackend):
@@ -27,8 +28,8 @@ class OnnxBackend(GraphBackend):
         self._input = session.get_inputs()[0].name
 
     @classmethod
-    def open(cls, path: Path, *, cpu: bool = False) -> OnnxBackend:
-        """With `cpu`, on the processor even where there is an accelerator.
+    def open(cls, path: Path, device: torch.device) -> OnnxBackend:
+        """On `device`, or on the processor where this onnxruntime was built for no such device.
 
         Raises:
             UsageError: onnxruntime is not installed.
@@ -39,7 +40,7 @@ class OnnxBackend(GraphBackend):
         except ImportError:
             raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
         try:
-            session = _session(path, cpu)
+            session = _session(path, device)
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
             raise CheckpointError(f"{path} is damaged or no ONNX file ({str(error)[:200]})") from None
         notes = session.get_modelmeta().custom_metadata_map
@@ -50,7 +51,7 @@ class OnnxBackend(GraphBackend):
     @classmethod
     def of_graph(cls, graph: bytes, artefact: Artefact) -> OnnxBackend:
         """A graph that is in memory, on the processor."""
-        return cls(_session(graph, cpu=True), artefact)
+        return cls(_session(graph, torch.device("cpu")), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self._session.run(None, {self._input: images})[0]
@@ -61,7 +62,15 @@ class OnnxBackend(GraphBackend):
         return f"ONNX Runtime, {provider}, {self.artefact.precision}"
 
 
-def _session(model: Path | bytes, cpu: bool) -> Any:
+def devices() -> tuple[str, ...]:
+    """The kinds of torch's devices that this onnxruntime was built for."""
+    import onnxruntime
+
+    offered = onnxruntime.get_available_providers()
+    return ("cpu", *(kind for kind, provider in ACCELERATORS.items() if provider in offered))
+
+
+def _session(model: Path | bytes, device: torch.device) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -69,8 +78,10 @@ def _session(model: Path | bytes, cpu: bool) -> Any:
     options.log_severity_level = 3
     # Its threads would spin on after an answer, on the cores that decoding needs, and torch, where the two take turns.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
-    return onnxruntime.InferenceSession(model, options, providers[-1:] if cpu else providers)
+    providers: list[Any] = [CPU]
+    if device.type in ACCELERATORS and device.type in devices():
+        providers.insert(0, (ACCELERATORS[device.type], {"device_id": device.index or 0}))
+    return onnxruntime.InferenceSession(model, options, providers)
 
 
 def is_exported_onnx(path: Path) -> bool:

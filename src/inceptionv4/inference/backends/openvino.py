@@ -20,20 +20,19 @@ HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 class OpenVinoBackend(GraphBackend):
     """A graph in OpenVINO, on as many threads as torch has; a batch is spread over the streams that it finds best."""
 
-    def __init__(self, model: Any, artefact: Artefact, device: str = "CPU") -> None:
-        """Compile a graph of OpenVINO's that `artefact` describes."""
+    def __init__(self, model: Any, artefact: Artefact) -> None:
+        """Compile a graph of OpenVINO's that `artefact` describes, for the processor."""
         import openvino
 
         super().__init__(artefact)
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": HINTS[artefact.precision],
-            **({"INFERENCE_NUM_THREADS": torch.get_num_threads()} if device == "CPU" else {}),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._compiled: Any = openvino.Core().compile_model(model, device, settings)
+        self._compiled: Any = openvino.Core().compile_model(model, "CPU", settings)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
-        self._device = device
 
     @classmethod
     def open(cls, path: Path) -> OpenVinoBackend:
@@ -76,4 +75,4 @@ class OpenVinoBackend(GraphBackend):
     def describe(self) -> str:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         precision = "int8" if self.artefact.precision == "int8" else {"f32": "fp32", "f16": "fp16"}.get(hint, hint)
-        return f"OpenVINO, {self._device}, {precision}, {self.streams} streams"
+        return f"OpenVINO, CPU, {precision}, {self.streams} streams"
