@@ -46,6 +46,18 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert output.splitlines()[-1] == "[]"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has GCC's OpenMP on Linux")
+@pytest.mark.parametrize(
+    ("given", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_that_wait_give_their_core_away(given: dict[str, str], count: str) -> None:
+    """As OpenMP itself says, once torch is there."""
+    command = [sys.executable, "-m", "inceptionv4", "doctor"]
+    environment = {"OMP_DISPLAY_ENV": "verbose", "PATH": os.environ["PATH"], **given}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stderr
+    assert f"GOMP_SPINCOUNT = '{count}'" in said
+
+
 def test_version() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run("--version").stdout)
 

@@ -56,7 +56,7 @@ def test_train_evaluate_and_predict_on_a_folder_of_photographs(run: Callable[[st
     assert "180: 144 to train on, 36 held out" in run(inspect)
     assert "144 images to train on, 36 held out" in run(doctor)
     assert "180 images in 2 shards" in run(pack)
-    train, evaluate, predict = block("sh", "inceptionv4 predict runs").strip().splitlines()
+    train, evaluate, predict = block("sh", "photos/grass").strip().splitlines()
     assert run(f"{train} {SMALLER}") == "runs/finetune/1\n"
     metrics = json.loads(run(f"{evaluate} --json"))
     assert metrics["images"] == 36

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import asdict
@@ -231,12 +232,24 @@ def terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+def share_cores() -> None:
+    """Have torch's threads give their core away soon after they have to wait, unless the environment says otherwise.
+
+    GCC's OpenMP, which torch for Linux brings, spins for milliseconds at the end of every operation. Where another
+    program wants a core too, decoding among them, the thread that spins keeps it from the one that is waited for. It
+    reads this when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that `inceptionv4.errors` lists. `--debug` shows tracebacks."""
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     signal.signal(signal.SIGTERM, terminate)
+    share_cores()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
