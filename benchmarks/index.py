@@ -20,6 +20,7 @@ import numpy as np
 from measure import circumstances, report
 
 from inceptionv4.data import cache
+from inceptionv4.data.sources.shards import ShardSource
 from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
 
 SIZES = (10**4, 10**5, 10**6, 10**7, 14 * 10**6)
@@ -79,8 +80,8 @@ def simulate(folder: Path, count: int) -> str:
         layout=f"{shards} simulated shards",
         place={"offset": narrow(rows % per_shard * IMAGE), "size": narrow(np.full(count, IMAGE))},
     )
-    cache.WORTHWHILE = 0  # small ones are not kept otherwise
-    cache.cached(str(folder), "ShardSource", lambda: table)
+    mark = cache.mark_of(ShardSource.find(str(folder)))
+    cache.cached(str(folder), "ShardSource", lambda: table, mark, costly=True)  # small ones are not kept otherwise
     return str(folder)
 
 

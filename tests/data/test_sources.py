@@ -12,13 +12,10 @@ import numpy as np
 import pyarrow
 import pytest
 from layouts import WNIDS, add, jpegs, make_cifar, write_csv, write_imagenet, write_parquet, write_shard_folder
-from PIL import Image
 from pyarrow import parquet
 
-from inceptionv4.data import cache
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples, open_source, read_dataset
-from inceptionv4.data.sources.folder import FolderSource
 from inceptionv4.data.table import Texts
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
@@ -265,38 +262,3 @@ def test_texts_are_strings_whatever_their_bytes() -> None:
     strings = ["", "a", "ü", "caf\udce9.jpg", "", "日本"]
     texts = Texts.join([Texts.of(strings[:2]), Texts.of([]), Texts.of(strings[2:])])
     assert [texts[index] for index in range(len(texts))] == strings
-
-
-def test_the_cache_notices_every_change_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "WORTHWHILE", 1)
-    root = tmp_path / "data"
-    for path in ("a/1.png", "a/2.png", "b/deep/3.png", "b/deep/4.png"):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(root / path)
-    calls = []
-    original = FolderSource.index
-    monkeypatch.setattr(FolderSource, "index", staticmethod(lambda path: calls.append(path) or original(path)))
-
-    def paths() -> list[str]:
-        samples = read_dataset(root).all()
-        return sorted(samples.path(index) for index in range(len(samples)))
-
-    first = paths()
-    assert paths() == first
-    assert len(calls) == 1
-    changes = [
-        (lambda: (root / "b/deep/5.png").write_bytes(b"x"), ["b/deep/5.png"]),
-        (lambda: (root / "b/deep/5.png").rename(root / "b/deep/6.png"), ["b/deep/6.png"]),
-        (lambda: (root / "c/d").mkdir(parents=True), ["b/deep/6.png"]),
-        (lambda: (root / "c/d/7.png").write_bytes(b"x"), ["b/deep/6.png", "c/d/7.png"]),
-    ]
-    for number, (change, more) in enumerate(changes, start=2):
-        change()
-        assert paths() == sorted(first + more)
-        assert len(calls) == number
-    kept = next((tmp_path / "cache").rglob("*.npz"))
-    kept.write_bytes(kept.read_bytes()[:1000])
-    assert paths() == sorted([*first, *more])
-    assert len(calls) == len(changes) + 2
-    assert not [path for path in root.rglob("*") if path.suffix not in ("", ".png")]

@@ -1,8 +1,9 @@
-"""Indexes of large data, kept between runs beside a fingerprint of the data, so that a changed folder is noticed.
+"""Indexes of large data, kept between runs beside a mark of the data, so that a change is noticed.
 
-The fingerprint is the size and the time of change of every container: a folder's changes when a file is added,
-removed or renamed in it, an archive's when it is written. The cache lies in `$XDG_CACHE_HOME/inceptionv4`, never in
-the data. Of data in object storage the fingerprint is a listing, which the caller has made.
+The mark is what a fresh look finds: name, size and time of change of every file that the index rests on, or a listing
+of object storage, which the caller has made. Only folders of images are not listed again, which is what the cache
+saves: their mark is the time of change of every folder that the kept table knows. It changes when a file or a folder
+is added, removed or renamed in it. The cache lies in `$XDG_CACHE_HOME/inceptionv4`, never in the data.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import hashlib
 import json
 import math
 import os
-import stat
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import cache_folder, write_whole
 from inceptionv4.runtime.storage import absolute
 
-VERSION = 1
+VERSION = 2
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 """Of a member of a .zip; its name and extra field follow."""
 WORTHWHILE = 20_000
@@ -33,20 +33,35 @@ WORTHWHILE = 20_000
 
 
 Mark = list[list[Any]]
-"""What the containers of a table looked like when it was made: numbers and words, a row each."""
+"""What a table rests on looked like when it was made: numbers and words, a row each."""
 
 
-def cached(location: str, kind: str, index: Callable[[], Table], mark: Mark | None = None) -> Table:
+def mark_of(files: Sequence[Path]) -> Mark:
+    """Name, size and time of change of each of `files`; of one that is gone its name alone."""
+    mark: Mark = []
+    for file in files:
+        try:
+            found = file.stat()
+            mark.append([str(file), found.st_size, found.st_mtime_ns])
+        except OSError:
+            mark.append([str(file)])  # to index it will say what is wrong
+    return mark
+
+
+def cached(
+    location: str, kind: str, index: Callable[[], Table], mark: Mark | None = None, *, costly: bool = False
+) -> Table:
     """The table of `location`: from the cache if the data have not changed, else from `index`, kept if it is large.
 
-    With `mark`, the fingerprint of data elsewhere, it is kept in any case: to make it means to fetch them all.
+    `mark` is that of the data now; None: they are folders, whose mark the table tells. A `costly` one is kept in any
+    case: to make it means to fetch all the data.
     """
     name = hashlib.sha256(f"{kind}\n{absolute(location)}".encode(errors="surrogateescape")).hexdigest()[:32]
     file = cache_folder() / f"{name}.npz"
     table = load(file, location, mark)
     if table is None:
         table = index()
-        if mark is not None or len(table) >= WORTHWHILE:
+        if costly or len(table) >= WORTHWHILE:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 save(file, table, location, mark)
@@ -56,24 +71,23 @@ def cached(location: str, kind: str, index: Callable[[], Table], mark: Mark | No
     return table
 
 
-def fingerprint(table: Table, location: str) -> Mark | None:
-    """Size and time of change of every container; None if one is gone."""
+def mark_of_folders(table: Table, location: str) -> Mark | None:
+    """The time of change of every folder of a table; None if one is gone."""
     try:
-        stats = [(Path(location) / container).stat() for container in table.containers]  # archives' are absolute
+        return [[(Path(location) / folder).stat().st_mtime_ns] for folder in table.containers]
     except OSError:
         return None
-    return [[0 if stat.S_ISDIR(found.st_mode) else found.st_size, found.st_mtime_ns] for found in stats]
 
 
 def save(file: Path, table: Table, location: str, mark: Mark | None = None) -> None:
-    """Keep `table`, with the fingerprint of its data, or `mark` in its stead.
+    """Keep `table`, with the mark of its data.
 
     Raises:
         RunError: the file cannot be written.
     """
     facts = {
         "version": VERSION,
-        "fingerprint": fingerprint(table, location) if mark is None else mark,
+        "mark": mark_of_folders(table, location) if mark is None else mark,
         "containers": table.containers,
         "classes": table.classes,
         "layout": table.layout,
@@ -118,8 +132,8 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
         )
     except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
         return None
-    current = fingerprint(table, location) if mark is None else mark
-    return table if current is not None and current == facts["fingerprint"] else None
+    current = mark_of_folders(table, location) if mark is None else mark
+    return table if current is not None and current == facts["mark"] else None
 
 
 def _map(file: Path) -> dict[str, np.ndarray]:

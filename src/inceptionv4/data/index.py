@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -21,19 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.cache import cached
+from inceptionv4.data.cache import cached, mark_of
 from inceptionv4.data.remote import open_remote
 from inceptionv4.data.sources.cifar import CifarSource
-from inceptionv4.data.sources.csv import NAMES as CSV_NAMES
 from inceptionv4.data.sources.csv import CsvSource
 from inceptionv4.data.sources.folder import FolderSource
-from inceptionv4.data.sources.imagenet import TRAIN_TAR, VAL_TAR, ImageNetSource
+from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.sources.parquet import ParquetSource
-from inceptionv4.data.sources.shards import BRACES, ShardSource, find_shards
+from inceptionv4.data.sources.shards import BRACES, ShardSource
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
-from inceptionv4.data.table import NONE, VAL, Table, narrow
+from inceptionv4.data.table import NONE, VAL, narrow
 from inceptionv4.errors import DataError
 from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.storage import absolute, is_uri, plain
@@ -110,46 +108,47 @@ def open_source(location: str | Path) -> Source:
         return open_remote(text)
     if text == DIGITS:
         archive = Path(str(resources.files("inceptionv4.data") / "digits.zip"))
-        return ZipSource(DIGITS, ZipSource.index(archive))
-    kind, index = _detect(absolute(text))
-    return kind(text, cached(text, kind.__name__, index))
+        return ZipSource(DIGITS, ZipSource.index([archive]))
+    kind, files = _detect(absolute(text))
+    mark = None if kind is FolderSource else mark_of(files)
+    return kind(text, cached(text, kind.__name__, lambda: kind.index(files), mark))
 
 
-def _detect(text: str) -> tuple[type[Source], Callable[[], Table]]:
-    """The format of what lies at `text`, and how to index it."""
+def _detect(text: str) -> tuple[type[Source], list[Path]]:
+    """The format of what lies at `text`, and the files that its index rests on."""
     path = Path(text)
     if BRACES.search(text):
-        return ShardSource, lambda: ShardSource.index(text)
+        return ShardSource, ShardSource.find(text)
     if path.is_file():
         return _detect_file(path)
     if not path.is_dir():
         raise DataError(f"no images at {path}: there is no such folder or file; --data also takes `digits`")
-    if files := sorted(path.glob("*.parquet")) or sorted((path / "data").glob("*.parquet")):
-        return ParquetSource, lambda: ParquetSource.index(files)
-    if batches := CifarSource.find(path):
-        return CifarSource, lambda: CifarSource.index(batches)
-    if (path / TRAIN_TAR).is_file() or (path / VAL_TAR).is_file():
-        return ImageNetSource, lambda: ImageNetSource.index(path)
-    if find_shards(text):
-        return ShardSource, lambda: ShardSource.index(text)
-    if lists := [path / name for name in CSV_NAMES if (path / name).is_file()]:
-        return CsvSource, lambda: CsvSource.index(lists[0])
-    return FolderSource, lambda: FolderSource.index(path)
+    if files := ParquetSource.find(path):
+        return ParquetSource, files
+    if files := CifarSource.find(path):
+        return CifarSource, files
+    if files := ImageNetSource.find(path):
+        return ImageNetSource, files
+    if files := ShardSource.find(text):
+        return ShardSource, files
+    if files := CsvSource.find(path):
+        return CsvSource, files
+    return FolderSource, [path]
 
 
-def _detect_file(path: Path) -> tuple[type[Source], Callable[[], Table]]:
+def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
     with path.open("rb") as file:
         head = file.read(512)
     if path.suffix.lower() == ".csv":
-        return CsvSource, lambda: CsvSource.index(path)
+        return CsvSource, [path]
     if path.suffix.lower() == ".parquet":
-        return ParquetSource, lambda: ParquetSource.index([path])
-    if path.name in (TRAIN_TAR, VAL_TAR):
-        return ImageNetSource, lambda: ImageNetSource.index(path.parent, (path.name,))
+        return ParquetSource, [path]
+    if files := ImageNetSource.find(path):
+        return ImageNetSource, files
     if head[257:262] == b"ustar" or path.suffix.lower() in (".tar", ".tgz") or path.name.lower().endswith(".tar.gz"):
-        return TarSource, lambda: TarSource.index(path)
+        return TarSource, [path]
     if head.startswith((b"PK\3\4", b"PK\5\6")) or path.suffix.lower() == ".zip":
-        return ZipSource, lambda: ZipSource.index(path)
+        return ZipSource, [path]
     raise DataError(f"{path} is no folder, .zip, .tar, .csv or .parquet; pack the class folders as a .zip")
 
 

@@ -46,10 +46,7 @@ READERS = 32
 INDEXERS = 4
 """Objects that are fetched and listed at once, each in several parts."""
 MEGA = 10**6
-ARCHIVES: dict[str, tuple[type[RangeSource], Callable[[Path], Table]]] = {
-    ".tar": (TarSource, TarSource.index),
-    ".zip": (ZipSource, ZipSource.index),
-}
+ARCHIVES: dict[str, type[RangeSource]] = {".tar": TarSource, ".zip": ZipSource}
 
 
 def open_remote(uri: str) -> RangeSource:
@@ -62,7 +59,7 @@ def open_remote(uri: str) -> RangeSource:
     """
     archive = None if BRACES.search(uri) else ARCHIVES.get(Path(uri).suffix.lower())
     objects, names = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], None)
-    kind = ShardSource if archive is None else archive[0]
+    kind = archive or ShardSource
     if not objects:
         raise DataError(
             f"no images at {uri}: there are no shards such as train-000000.tar; object storage is read as shards, "
@@ -72,7 +69,7 @@ def open_remote(uri: str) -> RangeSource:
 
     def index() -> Table:
         if archive is not None:
-            return replace(files.examine(archive[1])[0], containers=(uri,))
+            return replace(files.examine(lambda path: archive.index([path]))[0], containers=(uri,))
         classes = storage.read_all(names.uri).decode() if names else None
         return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes)
 
@@ -80,7 +77,7 @@ def open_remote(uri: str) -> RangeSource:
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
     # All processes of a machine want the same index, and one makes it.
     with locked(cache_folder() / f"{name}.lock"):
-        return kind(uri, cached(uri, kind.__name__, index, mark), files)
+        return kind(uri, cached(uri, kind.__name__, index, mark, costly=True), files)
 
 
 def _find_shards(uri: str) -> tuple[list[Object], Object | None]:

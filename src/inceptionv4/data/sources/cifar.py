@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,14 @@ class CifarSource(RangeSource):
         return []
 
     @staticmethod
-    def index(batches: list[Path]) -> Table:
-        """Read the labels of `batches`, the last of which is held out.
+    def index(files: Sequence[Path]) -> Table:
+        """Read the labels of the batches, the last of which is held out.
 
         Raises:
             DataError: a batch is damaged, or its pickle holds what a batch does not.
         """
         labels, offsets, container, names = [], [], [], []
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(files):
             batch_labels, batch_offsets = (_binary if batch.suffix == ".bin" else _pickled)(batch)
             if len(batch_labels) and max(batch_labels) >= len(CLASSES):
                 raise DataError(f"{batch} has the label {max(batch_labels)}; CIFAR-10 has ten classes")
@@ -58,9 +59,9 @@ class CifarSource(RangeSource):
             offsets += batch_offsets
             container += [number] * len(batch_labels)
             names += [f"{batch.stem}/{record:05}.ppm" for record in range(len(batch_labels))]
-        held_out = len(batches) - 1
+        held_out = len(files) - 1
         return Table(
-            containers=tuple(map(str, batches)),
+            containers=tuple(map(str, files)),
             container=np.array(container, np.int32),
             names=Texts.of(names),
             labels=np.array(labels, np.int32),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,18 @@ class CsvSource(Source):
     """Image files that a CSV file lists. The container is that file."""
 
     @staticmethod
-    def index(path: Path) -> Table:
-        """Read the list, and see that every file is there.
+    def find(folder: Path) -> list[Path]:
+        """The list in `folder`, one of `NAMES`; none if there is none."""
+        return [path for path in (folder / name for name in NAMES) if path.is_file()][:1]
+
+    @staticmethod
+    def index(files: Sequence[Path]) -> Table:
+        """Read the one list, and see that every file is there.
 
         Raises:
             DataError: columns are missing, a line is incomplete, a file is not there, or no images.
         """
+        (path,) = files
         names: list[str] = []
         labels: list[str] = []
         splits: list[int] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,19 @@ class FolderSource(Source):
     """Files below a folder. The table's containers are folders, as `cat/` relative to the location."""
 
     @staticmethod
-    def index(root: Path) -> Table:
-        """List the images below `root`.
+    def index(files: Sequence[Path]) -> Table:
+        """List the images below the one folder in `files`. What this rests on are the table's containers.
 
         Raises:
             DataError: a folder cannot be listed, no images, or images outside of class folders.
         """
+        (root,) = files
         folders: list[str] = []
         names: list[Texts] = []
         ignored = 0
-        for folder, files in walk(root):
-            images = [name for name in files if is_image(name)]
-            ignored += len(files) - len(images)
+        for folder, found in walk(root):
+            images = [name for name in found if is_image(name)]
+            ignored += len(found) - len(images)
             folders.append(folder)
             names.append(Texts.of(images))
         holding = [number for number, part in enumerate(names) if len(part)]

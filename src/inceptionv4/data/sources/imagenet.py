@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,30 @@ from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
 from inceptionv4.errors import DataError, UsageError
 
-TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-DEVKIT = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar", "ILSVRC2012_devkit_t12")
-CLASSES = 1000
+ARCHIVES = TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+KITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar", "ILSVRC2012_devkit_t12")
+LIST, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+"""Files of the kit: the classes and their numbers, and the number of each validation image."""
 
 
 class ImageNetSource(RangeSource):
     """Images at their offsets in the two archives; classes are wnids, sorted."""
 
     @staticmethod
-    def index(folder: Path, archives: tuple[str, ...] = (TRAIN_TAR, VAL_TAR)) -> Table:
-        """Read the members of those of `archives` that are in `folder`.
+    def find(place: Path) -> list[Path]:
+        """The archives in a folder, or the one that `place` is, and what there is of the kit if the validation images
+        are among them; none if it is no ImageNet.
+        """
+        archives = [place / name for name in ARCHIVES] if place.is_dir() else [place]
+        files = [archive for archive in archives if archive.name in ARCHIVES and archive.is_file()]
+        if files and files[-1].name == VAL_TAR:
+            for kit in (files[-1].parent / name for name in KITS):
+                files += [kit] if kit.is_file() else sorted(path for name in (LIST, TRUTH) for path in kit.rglob(name))
+        return files
+
+    @staticmethod
+    def index(files: Sequence[Path]) -> Table:
+        """Read the members of the archives.
 
         Raises:
             DataError: an archive is damaged, or the kit is missing where validation images need it.
@@ -36,11 +50,9 @@ class ImageNetSource(RangeSource):
         """
         names, container, offsets, sizes, wnids, splits = [], [], [], [], [], []
         containers: list[Path] = []
-        for name in archives:
-            archive, split = folder / name, TRAIN if name == TRAIN_TAR else VAL
-            if not archive.is_file():
-                continue
-            members = _train_members(archive) if split == TRAIN else _val_members(archive, folder)
+        for archive in (path for path in files if path.name in ARCHIVES):
+            split = TRAIN if archive.name == TRAIN_TAR else VAL
+            members = _train_members(archive) if split == TRAIN else _val_members(archive, files)
             for wnid, member in members:
                 names.append(member.name)
                 container.append(len(containers))
@@ -50,7 +62,7 @@ class ImageNetSource(RangeSource):
                 splits.append(split)
             containers.append(archive)
         if not names:
-            raise DataError(f"the ImageNet archives in {folder} hold no images")
+            raise DataError(f"the ImageNet archives in {files[0].parent} hold no images")
         classes = tuple(sorted(set(wnids)))
         numbers = {wnid: number for number, wnid in enumerate(classes)}
         return Table(
@@ -79,42 +91,41 @@ def _train_members(archive: Path) -> list[tuple[str, tarfile.TarInfo]]:
     return found
 
 
-def _val_members(archive: Path, folder: Path) -> list[tuple[str, tarfile.TarInfo]]:
+def _val_members(archive: Path, files: Sequence[Path]) -> list[tuple[str, tarfile.TarInfo]]:
     members = sorted((member for member in list_members(archive) if is_image(member.name)), key=lambda m: m.name)
-    wnids = _ground_truth(folder)
+    wnids = _ground_truth(files, archive.parent)
     if len(wnids) != len(members):
         raise DataError(f"{archive} holds {len(members)} images, but the development kit labels {len(wnids)}")
     return list(zip(wnids, members, strict=True))
 
 
-def _ground_truth(folder: Path) -> list[str]:
+def _ground_truth(files: Sequence[Path], folder: Path) -> list[str]:
     """The wnid of each validation image, in the order of their names."""
     try:
         from scipy.io import loadmat  # an extra
     except ImportError:
         raise UsageError("ImageNet's development kit is read with scipy: pip install 'inceptionv4[imagenet]'") from None
-    synsets = loadmat(io.BytesIO(_kit_file(folder, "meta.mat")), squeeze_me=True, struct_as_record=False)["synsets"]
+    synsets = loadmat(io.BytesIO(_kit_file(files, LIST, folder)), squeeze_me=True, struct_as_record=False)["synsets"]
     wnid_of = {int(synset.ILSVRC2012_ID): str(synset.WNID) for synset in synsets if int(synset.num_children) == 0}
-    numbers = _kit_file(folder, "ILSVRC2012_validation_ground_truth.txt").split()
+    numbers = _kit_file(files, TRUTH, folder).split()
     try:
         return [wnid_of[int(number)] for number in numbers]
     except (KeyError, ValueError) as error:
         raise DataError(f"the development kit in {folder} names a class that its list lacks: {error}") from None
 
 
-def _kit_file(folder: Path, name: str) -> bytes:
-    for kit in (folder / kit for kit in DEVKIT):
-        if kit.is_dir():
-            for path in sorted(kit.rglob(name)):
-                return path.read_bytes()
-        elif kit.is_file():
+def _kit_file(files: Sequence[Path], name: str, folder: Path) -> bytes:
+    for path in files:
+        if path.name == name:
+            return path.read_bytes()
+        if path.name in KITS:
             try:
-                with tarfile.open(kit) as archive:
+                with tarfile.open(path) as archive:
                     for member in archive:
                         if member.isreg() and Path(member.name).name == name:
                             content = archive.extractfile(member)
                             if content is not None:
                                 return content.read()
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise DataError(f"{kit} is damaged ({error}); copy it again") from None
-    raise DataError(f"no {name} in {folder}: put {DEVKIT[0]} beside {VAL_TAR}, which has no labels of its own")
+                raise DataError(f"{path} is damaged ({error}); copy it again") from None
+    raise DataError(f"no {name} in {folder}: put {KITS[0]} beside {VAL_TAR}, which has no labels of its own")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ class ParquetSource(Source):
         self._lock = threading.Lock()
 
     @staticmethod
-    def index(files: list[Path]) -> Table:
+    def find(folder: Path) -> list[Path]:
+        """The parquet files in `folder`, or else in its `data`."""
+        return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+    @staticmethod
+    def index(files: Sequence[Path]) -> Table:
         """Read the labels of `files`; split by the names of the files, as `train-00000-of-00002.parquet`.
 
         Raises:

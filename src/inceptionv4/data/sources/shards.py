@@ -30,16 +30,30 @@ class ShardSource(RangeSource):
     """Images at their offsets in many tar files."""
 
     @staticmethod
-    def index(location: str) -> Table:
-        """Read the members of all shards that `location` names, a pattern or a folder.
+    def find(location: str) -> list[Path]:
+        """The files that a pattern such as `name-{0000..0099}.tar` names, or the numbered tar files of a folder, and
+        then the `classes.txt` beside them, if there is one.
 
         Raises:
-            DataError: a shard is missing or damaged, or an image has no label.
+            DataError: one of the pattern's files is missing.
         """
-        shards = find_shards(location)
-        names = shards[0].parent / CLASSES
-        classes = names.read_text(encoding="utf-8") if names.is_file() else None
-        return table_of_shards(location, list(map(str, shards)), map(read_shard, shards), classes)
+        if BRACES.search(location):
+            shards = list(map(Path, expand(location)))
+            refuse_missing(location, len(shards), [str(shard) for shard in shards if not shard.is_file()])
+        else:
+            shards = sorted(path for path in Path(location).glob("*.tar") if NUMBERED.fullmatch(path.name))
+        return shards + [names for shard in shards[:1] if (names := shard.parent / CLASSES).is_file()]
+
+    @staticmethod
+    def index(files: Sequence[Path]) -> Table:
+        """Read the members of all shards.
+
+        Raises:
+            DataError: a shard is damaged, or an image has no label.
+        """
+        shards = [path for path in files if path.name != CLASSES]
+        classes = next((path.read_text(encoding="utf-8") for path in files if path.name == CLASSES), None)
+        return table_of_shards(str(shards[0].parent), list(map(str, shards)), map(read_shard, shards), classes)
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
@@ -107,19 +121,6 @@ def read_shard(shard: Path) -> Shard:
         np.array([member.offset_data for member in images], np.int64),
         np.array([member.size for member in images], np.int64),
     )
-
-
-def find_shards(location: str) -> list[Path]:
-    """The files that a pattern such as `name-{0000..0099}.tar` names, or the numbered tar files of a folder.
-
-    Raises:
-        DataError: one of the pattern's files is missing.
-    """
-    if not BRACES.search(location):
-        return sorted(path for path in Path(location).glob("*.tar") if NUMBERED.fullmatch(path.name))
-    shards = list(map(Path, expand(location)))
-    refuse_missing(location, len(shards), [str(shard) for shard in shards if not shard.is_file()])
-    return shards
 
 
 def expand(pattern: str) -> list[str]:

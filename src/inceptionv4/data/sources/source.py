@@ -45,6 +45,16 @@ class Source(ABC):
         """The sample as an error names it."""
         return f"{self.location}:{self.path(row)}"
 
+    @staticmethod
+    @abstractmethod
+    def index(files: Sequence[Path]) -> Table:
+        """The table of `files`, which are all that it rests on: as long as they stay as they are, so does it.
+
+        Raises:
+            DataError: they are no complete data of this format.
+            UsageError: the format needs an extra that is not installed.
+        """
+
     @abstractmethod
     def read(self, row: int) -> bytes:
         """The content of the image file.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ class TarSource(RangeSource):
     """Plain files in an uncompressed archive; links and devices are left out."""
 
     @staticmethod
-    def index(path: Path) -> Table:
-        """Read the headers of all members.
+    def index(files: Sequence[Path]) -> Table:
+        """Read the headers of all members of the one archive.
 
         Raises:
             DataError: not a complete tar archive, or a compressed one.
         """
+        (path,) = files
         members = list(list_members(path))
         place = {
             "offset": np.array([member.offset_data for member in members], np.int64),

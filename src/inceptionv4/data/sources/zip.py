@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +21,13 @@ class ZipSource(RangeSource):
     """Stored and deflated members."""
 
     @staticmethod
-    def index(path: Path) -> Table:
-        """Read the archive's directory.
+    def index(files: Sequence[Path]) -> Table:
+        """Read the directory of the one archive.
 
         Raises:
             DataError: not a complete zip archive, encrypted, or packed by a method that cannot be read in place.
         """
+        (path,) = files
         members = list(list_members(path))
         for member in members:
             if obstacle := member.obstacle():
