@@ -34,6 +34,14 @@ def assert_equal_to_textures(location: str | Path, textures: Path) -> None:
     assert contents(ours.val) == contents(theirs.val)
 
 
+def assert_a_share_is_held_out(location: Path, all_of_it: list[tuple[str, bytes]]) -> None:
+    dataset = read_dataset(location, val_fraction=0.25)
+    assert not dataset.has_val
+    assert dataset.layout.endswith(", 25% of each class held out")
+    assert sorted(contents(dataset.train) + contents(dataset.val)) == all_of_it
+    assert (dataset.val.counts == np.rint(dataset.all().counts * 0.25)).all()
+
+
 @pytest.mark.parametrize("prefix", ["", "./", "textures/"])
 def test_a_tar_is_read_in_place(textures: Path, tmp_path: Path, prefix: str) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
@@ -144,6 +152,17 @@ def test_shards_in_a_folder_and_by_pattern(textures: Path, tmp_path: Path) -> No
         read_dataset(f"{folder}/train-{{0000..0004}}.tar")
 
 
+def test_shards_of_which_none_is_held_out_or_all_are(textures: Path, tmp_path: Path) -> None:
+    train, val = (contents(getattr(read_dataset(textures), part)) for part in ("train", "val"))
+    folder = write_shard_folder(textures, tmp_path / "shards")
+    for path in folder.glob("val-*.tar"):
+        path.rename(folder / path.name.replace("val", "more"))
+    assert_a_share_is_held_out(folder, sorted(train + val))
+    for path in folder.glob("*.tar"):
+        path.unlink() if path.name.startswith("train") else path.rename(folder / path.name.replace("more", "val"))
+    assert_a_share_is_held_out(folder, val)
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"cat", "holds b'cat', not the number"), (None, r"has no a\.cls beside")]
 )
@@ -212,9 +231,8 @@ def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
     assert ours.classes == ("n01", "n02", "n03")
     for mine, reference in ((ours.train, theirs.train), (ours.val, theirs.val)):
         assert contents(mine) == sorted((WNIDS[name], content) for name, content in contents(reference))
-    alone = read_dataset(tmp_path / "ILSVRC2012_img_train.tar")
-    assert not alone.has_val
-    assert contents(alone.all()) == contents(ours.train)
+    assert_a_share_is_held_out(tmp_path / "ILSVRC2012_img_train.tar", contents(ours.train))
+    assert_a_share_is_held_out(tmp_path / "ILSVRC2012_img_val.tar", contents(ours.val))
 
 
 @pytest.mark.parametrize("by_folder", [True, False])
@@ -224,6 +242,13 @@ def test_csv(textures: Path, tmp_path: Path, by_folder: bool) -> None:
     plain = read_dataset(write_csv(tmp_path, textures, ["file_name", "label"], "other.csv"))
     assert not plain.has_val
     assert contents(plain.all()) == contents(read_dataset(textures).all())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_csv_that_names_one_split_only(textures: Path, tmp_path: Path, split: str) -> None:
+    file = write_csv(tmp_path, textures, ["file_name", "label", "split"])
+    file.write_text(file.read_text().replace(",train\n", f",{split}\n").replace(",val\n", f",{split}\n"))
+    assert_a_share_is_held_out(file, contents(read_dataset(textures).all()))
 
 
 @pytest.mark.parametrize(
@@ -247,8 +272,10 @@ def test_parquet_as_hugging_face_writes_it(textures: Path, tmp_path: Path) -> No
     write_parquet(textures, tmp_path)
     assert_equal_to_textures(tmp_path, textures)
     assert_equal_to_textures(tmp_path / "data", textures)
-    single = read_dataset(tmp_path / "data/train-00000-of-00001.parquet")
-    assert contents(single.all()) == contents(read_dataset(textures).train)
+    assert_a_share_is_held_out(tmp_path / "data/train-00000-of-00001.parquet", contents(read_dataset(textures).train))
+    assert_a_share_is_held_out(
+        tmp_path / "data/validation-00000-of-00001.parquet", contents(read_dataset(textures).val)
+    )
 
     parquet.write_table(pyarrow.table({"text": ["a"]}), tmp_path / "bad.parquet")
     with pytest.raises(DataError, match="has the columns text; expected an image and a label"):

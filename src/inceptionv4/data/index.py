@@ -31,7 +31,7 @@ from inceptionv4.data.sources.shards import BRACES, ShardSource
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
-from inceptionv4.data.table import NONE, VAL, narrow
+from inceptionv4.data.table import VAL, narrow
 from inceptionv4.errors import DataError
 from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.storage import absolute, is_uri, plain
@@ -83,7 +83,7 @@ class Dataset:
     train: Samples
     val: Samples
     has_val: bool
-    """Whether the data say themselves which images are held out."""
+    """Whether the data say themselves which images are held out, and which are not."""
     layout: str
 
     @property
@@ -153,7 +153,8 @@ def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
 
 
 def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
-    """Index the labelled images at `location`; where they have no split, hold out `val_fraction` of each class.
+    """Index the labelled images at `location`; where they have no split, or one part of one alone, hold out
+    `val_fraction` of each class.
 
     Raises:
         DataError: nothing there, no images, one class only, or a val label that train lacks.
@@ -161,8 +162,10 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
     """
     source = open_source(location)
     table = source.table
-    has_val = bool((table.splits != NONE).any())
-    held_out = table.splits == VAL if has_val else _hold_out(source, val_fraction)
+    held_out = table.splits == VAL
+    has_val = bool(held_out.any() and not held_out.all())
+    if not has_val:
+        held_out = _hold_out(source, val_fraction)
     counts = [np.bincount(table.labels[part], minlength=len(table.classes)) for part in (~held_out, held_out)]
     trained = np.flatnonzero(counts[0])
     if len(trained) < 2:

@@ -70,7 +70,7 @@ class ImageNetSource(RangeSource):
             container=np.array(container, np.int32),
             names=Texts.of(names),
             labels=np.array([numbers[wnid] for wnid in wnids], np.int32),
-            splits=np.array(splits if len(containers) > 1 else [0] * len(names), np.int8),
+            splits=np.array(splits, np.int8),
             classes=classes,
             layout="ImageNet's archives",
             place={"offset": np.array(offsets, np.int64), "size": narrow(np.array(sizes, np.int64))},

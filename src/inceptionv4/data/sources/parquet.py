@@ -72,13 +72,12 @@ class ParquetSource(Source):
         classes = classes or tuple(map(str, range(max(labels) + 1)))
         if max(labels) >= len(classes):
             raise DataError(f"{files[0].parent} has the label {max(labels)} but names {len(classes)} classes")
-        split = np.array(splits, np.int8)
         return Table(
             containers=tuple(map(str, files)),
             container=np.array(container, np.int32),
             names=Texts.of(names),
             labels=np.array(labels, np.int32),
-            splits=split if {TRAIN, VAL} <= set(splits) else np.zeros_like(split),
+            splits=np.array(splits, np.int8),
             classes=classes,
             layout=f"{len(files)} parquet files",
             place={"group": np.array(groups, np.int32), "row": np.array(rows, np.int32)},

@@ -74,8 +74,6 @@ def table_of_shards(location: str, shards: Sequence[str], contents: Iterable[Sha
     )
     names, labels = _classes(classes, numbers, location)
     splits = np.array([_split(shard.rpartition("/")[2]) for shard in shards], np.int8)
-    if len(set(splits)) == 1:
-        splits[:] = NONE
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
