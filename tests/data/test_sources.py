@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import tarfile
@@ -283,6 +284,51 @@ def test_parquet_as_hugging_face_writes_it(textures: Path, tmp_path: Path) -> No
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is no complete parquet file"):
         read_dataset(tmp_path / "bad.parquet")
+
+
+def write_rows(path: Path, columns: dict[str, list[object]], class_labels: dict[str, list[str]] | None = None) -> Path:
+    """Rows of images that hold their numbers, with `columns` before and `class_labels` in Hugging Face's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = len(next(iter(columns.values())))
+    images = [{"bytes": f"image {row}".encode(), "path": None} for row in range(count)]
+    features = {name: {"names": names, "_type": "ClassLabel"} for name, names in (class_labels or {}).items()}
+    others = {name: {"dtype": "int64", "_type": "Value"} for name in columns if name not in features}
+    table = pyarrow.table({"image": images} | columns)
+    if class_labels is not None:
+        metadata = {"huggingface": json.dumps({"info": {"features": features | others}})}
+        table = table.replace_schema_metadata(metadata)
+    parquet.write_table(table, path)
+    return path
+
+
+LABELS, IDS = [0, 1, 1, 0, 1], [7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("columns", "class_labels"),
+    [
+        ({"image_id": IDS, "label": LABELS}, None),
+        ({"image_id": IDS, "label": LABELS}, {}),
+        ({"label": IDS, "breed": LABELS}, {"breed": ["cat", "dog"]}),
+        ({"id": IDS, "colour": IDS, "label": LABELS}, {"label": ["cat", "dog"], "colour": list("abcdefghijklm")}),
+        ({"breed": LABELS, "note": ["x"] * 5}, None),
+    ],
+)
+def test_the_label_is_the_parquet_column_that_says_so(
+    tmp_path: Path, columns: dict[str, list[object]], class_labels: dict[str, list[str]] | None
+) -> None:
+    samples = read_dataset(write_rows(tmp_path / "a.parquet", columns, class_labels)).all()
+    assert samples.labels.tolist() == LABELS
+    assert samples.classes == (("cat", "dog") if class_labels else ("0", "1"))
+
+
+@pytest.mark.parametrize("class_labels", [None, {"fine": list("abcdefghijklm"), "coarse": ["cat", "dog"]}])
+def test_parquet_with_several_columns_that_may_be_the_label(
+    tmp_path: Path, class_labels: dict[str, list[str]] | None
+) -> None:
+    path = write_rows(tmp_path / "a.parquet", {"fine": IDS, "coarse": LABELS}, class_labels)
+    with pytest.raises(DataError, match=r"a\.parquet has several columns .* fine, coarse; call .* `label`"):
+        read_dataset(path)
 
 
 def test_texts_are_strings_whatever_their_bytes() -> None:

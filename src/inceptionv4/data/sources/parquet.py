@@ -1,5 +1,7 @@
 """Parquet files as Hugging Face writes them: an image struct (`bytes`, `path`) and an integer label.
 
+Of several integer columns, the label is the one that the metadata call a ClassLabel, or else the one called `label`.
+
 The file's unit of reading is the row group; the last few that were read are kept. For training in random order over
 many groups, pack the data into shards first (`inceptionv4 data pack`).
 """
@@ -21,6 +23,8 @@ from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
 from inceptionv4.errors import DataError, ImageError, UsageError
 
 KEPT_GROUPS = 8
+LABEL = "label"
+"""What the label's column is called if no metadata say which one it is."""
 
 
 class ParquetSource(Source):
@@ -120,17 +124,26 @@ def _columns(file: Any, path: str) -> tuple[str, str, tuple[str, ...]]:
     """The names of the image column and of the label column, and of the classes if the file says them."""
     from pyarrow import types
 
-    image = label = None
-    for column in file.schema_arrow:
-        if types.is_struct(column.type) and {part.name for part in column.type} >= {"bytes"}:
-            image = image or column.name
-        elif types.is_integer(column.type):
-            label = label or column.name
-    if image is None or label is None:
-        raise DataError(f"{path} has the columns {', '.join(file.schema_arrow.names)}; expected an image and a label")
-    described = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = described.get("info", {}).get("features", {}).get(label, {}).get("names", [])
-    return image, label, tuple(names)
+    schema = file.schema_arrow
+    images = [
+        column.name
+        for column in schema
+        if types.is_struct(column.type) and "bytes" in {part.name for part in column.type}
+    ]
+    numbers = [column.name for column in schema if types.is_integer(column.type)]
+    if not images or not numbers:
+        raise DataError(f"{path} has the columns {', '.join(schema.names)}; expected an image and a label")
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = described.get("info", {}).get("features", {})
+    named = [name for name in numbers if features.get(name, {}).get("_type") == "ClassLabel"]
+    called = [name for name in numbers if name == LABEL]
+    label = next((choice[0] for choice in (named, called, numbers) if len(choice) == 1), None)
+    if label is None:
+        raise DataError(
+            f"{path} has several columns that may be the label: {', '.join(named or numbers)}; call the one to train "
+            f"on `{LABEL}`, or write the file without the others"
+        )
+    return images[0], label, tuple(features.get(label, {}).get("names", []))
 
 
 def _split(name: str) -> int:
