@@ -331,6 +331,17 @@ def test_parquet_with_several_columns_that_may_be_the_label(
         read_dataset(path)
 
 
+def test_a_parquet_row_without_an_image(tmp_path: Path) -> None:
+    images = [{"bytes": b"x", "path": None}, None, {"bytes": None, "path": "elsewhere.jpg"}]
+    parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 1]}), tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet")
+    assert source.read(0) == b"x"
+    with pytest.raises(ImageError, match=r"a\.parquet:0\.1 cannot be read: it is null"):
+        source.read(1)
+    with pytest.raises(ImageError, match=r"a\.parquet:0\.2 cannot be read: it names a file and holds no image"):
+        source.read(2)
+
+
 def test_texts_are_strings_whatever_their_bytes() -> None:
     strings = ["", "a", "ü", "caf\udce9.jpg", "", "日本"]
     texts = Texts.join([Texts.of(strings[:2]), Texts.of([]), Texts.of(strings[2:])])

@@ -103,7 +103,10 @@ class ParquetSource(Source):
                 if len(self._groups) > KEPT_GROUPS:
                     self._groups.popitem(last=False)
             self._groups.move_to_end((file, group))
-        content = images[int(self.table.place["row"][row])].as_py()["bytes"]
+        image = images[int(self.table.place["row"][row])].as_py()
+        if image is None:
+            raise ImageError(f"{self.describe(row)} cannot be read: it is null")
+        content = image["bytes"]
         if not isinstance(content, bytes):
             raise ImageError(f"{self.describe(row)} cannot be read: it names a file and holds no image")
         return content
