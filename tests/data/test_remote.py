@@ -121,6 +121,18 @@ def test_an_index_is_made_once(proxy: s3.Proxy, root: Path) -> None:
         storage.delete("s3://bucket/shards/train-000099.tar")
 
 
+def test_a_test_beside_the_held_out_images_is_left_out(proxy: s3.Proxy, root: Path) -> None:
+    storage.write("s3://bucket/shards/test-000000.tar", b"is not even read")
+    try:
+        remote = read_dataset("s3://bucket/shards")
+        assert remote.layout.endswith(", test left out")
+    finally:
+        storage.delete("s3://bucket/shards/test-000000.tar")
+    local = read_dataset(root / "bucket/shards")
+    assert (remote.train.fingerprint, remote.val.fingerprint) == (local.train.fingerprint, local.val.fingerprint)
+    assert remote.val.read(3) == local.val.read(3)
+
+
 def test_shards_that_are_missing_come_while_their_images_are_read(
     proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -328,6 +330,48 @@ def test_parquet_with_several_columns_that_may_be_the_label(
 ) -> None:
     path = write_rows(tmp_path / "a.parquet", {"fine": IDS, "coarse": LABELS}, class_labels)
     with pytest.raises(DataError, match=r"a\.parquet has several columns .* fine, coarse; call .* `label`"):
+        read_dataset(path)
+
+
+def add_test_folder(textures: Path, folder: Path) -> Path:
+    shutil.copytree(textures, folder / "textures")
+    shutil.copytree(textures / "train", folder / "textures/test")
+    return folder / "textures"
+
+
+def add_test_shards(textures: Path, folder: Path) -> Path:
+    write_shard_folder(textures, folder)
+    with tarfile.open(folder / "test-0000.tar", "w") as archive:
+        add(archive, "1.jpg", b"x")
+        add(archive, "1.cls", b"-1")
+    return folder
+
+
+def add_test_lines(textures: Path, folder: Path) -> Path:
+    file = write_csv(folder, textures, ["file_name", "label", "split"])
+    file.write_text(file.read_text() + "nowhere.jpg,,test\n")
+    return file
+
+
+def add_test_parquet(textures: Path, folder: Path) -> Path:
+    """As Hugging Face has ImageNet: the test's labels are not published."""
+    write_parquet(textures, folder)
+    write_rows(folder / "data/test-00000-of-00001.parquet", {"label": [-1, -1, -1]}, {"label": ["hidden"]})
+    return folder
+
+
+@pytest.mark.parametrize("write", [add_test_folder, add_test_shards, add_test_lines, add_test_parquet])
+def test_a_test_beside_the_validation_is_left_out(
+    textures: Path, tmp_path: Path, write: Callable[[Path, Path], Path]
+) -> None:
+    location = write(textures, tmp_path)
+    assert_equal_to_textures(location, textures)
+    assert read_dataset(location).layout.endswith(", test left out")
+
+
+def test_parquet_without_labels_is_refused(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "test.parquet", {"label": [0, -1, None]})
+    with pytest.raises(DataError, match=r"test\.parquet: 2 rows have no label"):
         read_dataset(path)
 
 

@@ -1,4 +1,4 @@
-"""What folders mean: which class and which split, whether on a disk or inside an archive.
+"""What names mean: of folders, on a disk or inside an archive, which class and which split; of other parts which split.
 
     train/cat/1.jpg   val/cat/2.jpg      split as the folders say
     cat/1.jpg         dog/2.jpg          no split: a share of each class will be held out
@@ -8,7 +8,7 @@ A folder around it all is looked through. Classes are sorted as text, as torchvi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +65,23 @@ def read_layout(folders: Sequence[str], location: str) -> Layout:
         splits=np.array([meaning[0] if meaning else NONE for meaning in meanings], np.int8),
         labels=np.array([numbers[meaning[1]] if meaning else -1 for meaning in meanings], np.int32),
         classes=classes,
-        words=words,
+        words=words + read_splits(inside)[1],
         root=root,
     )
+
+
+def read_splits(parts: Iterable[str]) -> tuple[dict[str, int], str]:
+    """The split of each part of the data, by what the parts are called, and in words which of them are left out.
+
+    One part is held out, the first of `VAL_FOLDERS` that is there: a test beside a validation is not in the answer. Of
+    a part that is called otherwise the split is `NONE`.
+    """
+    parts = set(parts)
+    held_out = [name for name in VAL_FOLDERS if name in parts]
+    splits = {name: TRAIN if name in TRAIN_FOLDERS else VAL if name in held_out else NONE for name in parts}
+    for name in held_out[1:]:
+        del splits[name]
+    return splits, f", {' and '.join(held_out[1:])} left out" if held_out[1:] else ""
 
 
 def _wrapping_folder(folders: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from inceptionv4.data.sources.shards import (
     CLASSES,
     NUMBERED,
     ShardSource,
+    choose_shards,
     expand,
     read_shard,
     refuse_missing,
@@ -58,22 +59,23 @@ def open_remote(uri: str) -> RangeSource:
         RunError: the disk of the shelf is full.
     """
     archive = None if BRACES.search(uri) else ARCHIVES.get(Path(uri).suffix.lower())
-    objects, names = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], None)
+    there, names = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], None)
     kind = archive or ShardSource
-    if not objects:
+    if not there:
         raise DataError(
             f"no images at {uri}: there are no shards such as train-000000.tar; object storage is read as shards, "
             "which `inceptionv4 data pack` writes, or as one .tar or .zip"
         )
+    objects, left_out = choose_shards(there)
     files = RemoteFiles(objects)
 
     def index() -> Table:
         if archive is not None:
             return replace(files.examine(lambda path: archive.index([path]))[0], containers=(uri,))
         classes = storage.read_all(names.uri).decode() if names else None
-        return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes)
+        return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes, left_out)
 
-    mark = [[object.size, object.version] for object in (*objects, *([names] if names else []))]
+    mark = [[object.size, object.version] for object in (*there, *([names] if names else []))]
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
     # All processes of a machine want the same index, and one makes it.
     with locked(cache_folder() / f"{name}.lock"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS
+from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS, read_splits
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
+from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError
 
 NAMES = ("labels.csv", "metadata.csv")
@@ -33,30 +33,28 @@ class CsvSource(Source):
             DataError: columns are missing, a line is incomplete, a file is not there, or no images.
         """
         (path,) = files
+        lines = _read_lines(path)
+        parts, left_out = read_splits(split for *_, split in lines)
+        if "" in parts and len(parts) > 1:
+            raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
         names: list[str] = []
         labels: list[str] = []
         splits: list[int] = []
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                lines = csv.DictReader(file)
-                columns = lines.fieldnames or []
-                if not {"file_name", "label"} <= set(columns):
-                    raise DataError(f"{path}:1 has the columns {', '.join(columns)}; expected file_name,label")
-                for line in lines:
-                    name, label = line["file_name"], line["label"]
-                    if not name or not label:
-                        raise DataError(f"{path}:{lines.line_num} has no file_name or no label")
-                    if not (path.parent / name).is_file():
-                        raise DataError(f"{path}:{lines.line_num} names {name}, which is not there")
-                    names.append(name)
-                    labels.append(label)
-                    splits.append(_split(line.get("split"), f"{path}:{lines.line_num}"))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
+        for number, name, label, split in lines:
+            if split and split not in TRAIN_FOLDERS + VAL_FOLDERS:
+                known = ", ".join(TRAIN_FOLDERS + VAL_FOLDERS)
+                raise DataError(f"{path}:{number} has the split {split!r}; expected {known}")
+            if split not in parts:
+                continue  # a test beside a validation may have no labels
+            if not name or not label:
+                raise DataError(f"{path}:{number} has no file_name or no label")
+            if not (path.parent / name).is_file():
+                raise DataError(f"{path}:{number} names {name}, which is not there")
+            names.append(name)
+            labels.append(label)
+            splits.append(parts[split])
         if not names:
             raise DataError(f"{path} lists no images")
-        if 0 < splits.count(NONE) < len(splits):
-            raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
         classes = tuple(sorted(set(labels)))
         numbers = {name: number for number, name in enumerate(classes)}
         return Table(
@@ -66,7 +64,7 @@ class CsvSource(Source):
             labels=np.array([numbers[label] for label in labels], np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
-            layout=f"listed in {path.name}",
+            layout=f"listed in {path.name}{left_out}",
         )
 
     def describe(self, row: int) -> str:
@@ -79,11 +77,17 @@ class CsvSource(Source):
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 
 
-def _split(word: str | None, where: str) -> int:
-    if not word:
-        return NONE
-    if word in TRAIN_FOLDERS:
-        return TRAIN
-    if word in VAL_FOLDERS:
-        return VAL
-    raise DataError(f"{where} has the split {word!r}; expected {', '.join(TRAIN_FOLDERS + VAL_FOLDERS)}")
+def _read_lines(path: Path) -> list[tuple[int, str, str, str]]:
+    """Number, file, label and split of each line; what a line lacks is empty."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.DictReader(file)
+            columns = lines.fieldnames or []
+            if not {"file_name", "label"} <= set(columns):
+                raise DataError(f"{path}:1 has the columns {', '.join(columns)}; expected file_name,label")
+            return [
+                (lines.line_num, line["file_name"] or "", line["label"] or "", line.get("split") or "")
+                for line in lines
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}") from None

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS
+from inceptionv4.data.layout import read_splits
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts
+from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError, UsageError
 
 KEPT_GROUPS = 8
@@ -57,33 +57,37 @@ class ParquetSource(Source):
         container: list[int] = []
         splits: list[int] = []
         classes: tuple[str, ...] = ()
-        for number, path in enumerate(files):
+        parts, left_out = read_splits(_part(path) for path in files)
+        kept = [path for path in files if _part(path) in parts]
+        for number, path in enumerate(kept):
             file = _open(path)
+            unlabelled = 0
             _, label_column, class_names = _columns(file, str(path))
             classes = classes or class_names
             for group in range(file.num_row_groups):
                 values = file.read_row_group(group, [label_column])[label_column].to_pylist()
+                unlabelled += sum(label is None or label < 0 for label in values)
                 labels += values
                 groups += [group] * len(values)
                 rows += range(len(values))
                 names += [f"{group}.{row}" for row in range(len(values))]
                 container += [number] * len(values)
-                splits += [_split(path.name)] * len(values)
+                splits += [parts[_part(path)]] * len(values)
+            if unlabelled:
+                raise DataError(f"{path}: {unlabelled} rows have no label; write it without them, or take it away")
         if not labels:
             raise DataError(f"no rows in {files[0].parent}")
-        if any(label is None or label < 0 for label in labels):
-            raise DataError(f"{files[0].parent}: some rows have no label")
         classes = classes or tuple(map(str, range(max(labels) + 1)))
         if max(labels) >= len(classes):
             raise DataError(f"{files[0].parent} has the label {max(labels)} but names {len(classes)} classes")
         return Table(
-            containers=tuple(map(str, files)),
+            containers=tuple(map(str, kept)),
             container=np.array(container, np.int32),
             names=Texts.of(names),
             labels=np.array(labels, np.int32),
             splits=np.array(splits, np.int8),
             classes=classes,
-            layout=f"{len(files)} parquet files",
+            layout=f"{len(kept)} parquet files{left_out}",
             place={"group": np.array(groups, np.int32), "row": np.array(rows, np.int32)},
         )
 
@@ -149,6 +153,6 @@ def _columns(file: Any, path: str) -> tuple[str, str, tuple[str, ...]]:
     return images[0], label, tuple(features.get(label, {}).get("names", []))
 
 
-def _split(name: str) -> int:
-    prefix = name.partition("-")[0].partition(".")[0]
-    return TRAIN if prefix in TRAIN_FOLDERS else VAL if prefix in VAL_FOLDERS else NONE
+def _part(path: Path) -> str:
+    """The part of the data that a file is of, by its name: `train` of `train-00000-of-00002.parquet`."""
+    return path.name.partition("-")[0].partition(".")[0]

@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS, is_image
+from inceptionv4.data.layout import is_image, read_splits
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
-from inceptionv4.data.table import NONE, TRAIN, VAL, Table, Texts, narrow
+from inceptionv4.data.table import Table, Texts, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -51,37 +52,59 @@ class ShardSource(RangeSource):
         Raises:
             DataError: a shard is damaged, or an image has no label.
         """
-        shards = [path for path in files if path.name != CLASSES]
+        shards, left_out = choose_shards([path for path in files if path.name != CLASSES])
         classes = next((path.read_text(encoding="utf-8") for path in files if path.name == CLASSES), None)
-        return table_of_shards(str(shards[0].parent), list(map(str, shards)), map(read_shard, shards), classes)
+        location = str(shards[0].parent)
+        return table_of_shards(location, list(map(str, shards)), map(read_shard, shards), classes, left_out)
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
 
 
-def table_of_shards(location: str, shards: Sequence[str], contents: Iterable[Shard], classes: str | None) -> Table:
-    """The table of shards, of what `read_shard` found in each, and of the text of `classes.txt`, if there is one.
+class Named(Protocol):
+    """A path or an object."""
+
+    @property
+    def name(self) -> str:
+        """The last part of where it lies."""
+
+
+AnyShard = TypeVar("AnyShard", bound=Named)
+
+
+def choose_shards(shards: Sequence[AnyShard]) -> tuple[list[AnyShard], str]:
+    """The shards that count, and in words which do not, as `layout.read_splits` has it."""
+    splits, left_out = read_splits(_part(shard.name) for shard in shards)
+    return [shard for shard in shards if _part(shard.name) in splits], left_out
+
+
+def table_of_shards(
+    location: str, shards: Sequence[str], contents: Iterable[Shard], classes: str | None, left_out: str
+) -> Table:
+    """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the text of
+    `classes.txt`, if there is one. `left_out` says in words which others there are.
 
     Raises:
         DataError: no images, or a class that has no name.
     """
-    parts = list(contents)
-    counts = [len(part.names) for part in parts]
+    found = list(contents)
+    counts = [len(shard.names) for shard in found]
     if not sum(counts):
         raise DataError(f"no images in the shards of {location}")
     numbers, offsets, sizes = (
-        np.concatenate([getattr(part, column) for part in parts]) for column in ("numbers", "offsets", "sizes")
+        np.concatenate([getattr(shard, column) for shard in found]) for column in ("numbers", "offsets", "sizes")
     )
     names, labels = _classes(classes, numbers, location)
-    splits = np.array([_split(shard.rpartition("/")[2]) for shard in shards], np.int8)
+    parts = [_part(shard.rpartition("/")[2]) for shard in shards]
+    splits, _ = read_splits(parts)
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        names=Texts.join([part.names for part in parts]),
+        names=Texts.join([shard.names for shard in found]),
         labels=labels,
-        splits=np.repeat(splits, counts),
+        splits=np.repeat(np.array([splits[part] for part in parts], np.int8), counts),
         classes=names,
-        layout=f"{len(shards)} tar shards",
+        layout=f"{len(shards)} tar shards{left_out}",
         place={"offset": narrow(offsets), "size": narrow(sizes)},
     )
 
@@ -155,10 +178,10 @@ def _label(content: bytes, name: str) -> int:
     return label
 
 
-def _split(name: str) -> int:
+def _part(name: str) -> str:
+    """The part of the data that a shard is of, by its name: what stands before its number."""
     match = NUMBERED.fullmatch(name)
-    prefix = match["name"] if match else ""
-    return TRAIN if prefix in TRAIN_FOLDERS else VAL if prefix in VAL_FOLDERS else NONE
+    return match["name"] if match else ""
 
 
 def _classes(text: str | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
