@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from pyarrow import parquet
 
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples, open_source, read_dataset
+from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.table import Texts
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
@@ -236,6 +239,28 @@ def test_imagenets_own_archives(textures: Path, tmp_path: Path) -> None:
         assert contents(mine) == sorted((WNIDS[name], content) for name, content in contents(reference))
     assert_a_share_is_held_out(tmp_path / "ILSVRC2012_img_train.tar", contents(ours.train))
     assert_a_share_is_held_out(tmp_path / "ILSVRC2012_img_val.tar", contents(ours.val))
+
+
+def test_imagenet_is_listed_in_memory_that_hardly_grows(tmp_path: Path) -> None:
+    """The real archive has 1.28 million members, and Python's object for one takes a kilobyte."""
+
+    def peak(classes: int) -> int:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as inner:
+            for number in range(100):
+                add(inner, f"{number}.JPEG", b"x")
+        with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+            for wnid in range(classes):
+                add(outer, f"n{wnid:08}.tar", content.getvalue())
+        tracemalloc.start()
+        try:
+            table = ImageNetSource.index(ImageNetSource.find(tmp_path))
+            assert len(table) == classes * 100
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(20) - peak(10) < 1000 * 150
 
 
 @pytest.mark.parametrize("by_folder", [True, False])

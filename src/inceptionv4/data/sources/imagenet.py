@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,55 +49,75 @@ class ImageNetSource(RangeSource):
             DataError: an archive is damaged, or the kit is missing where validation images need it.
             UsageError: scipy, which reads the kit, is not installed.
         """
-        names, container, offsets, sizes, wnids, splits = [], [], [], [], [], []
-        containers: list[Path] = []
-        for archive in (path for path in files if path.name in ARCHIVES):
-            split = TRAIN if archive.name == TRAIN_TAR else VAL
-            members = _train_members(archive) if split == TRAIN else _val_members(archive, files)
-            for wnid, member in members:
-                names.append(member.name)
-                container.append(len(containers))
-                offsets.append(member.offset_data)
-                sizes.append(member.size)
-                wnids.append(wnid)
-                splits.append(split)
-            containers.append(archive)
-        if not names:
+        archives = [path for path in files if path.name in ARCHIVES]
+        of_archives = [
+            list(_train_images(archive)) if archive.name == TRAIN_TAR else [_val_images(archive, files)]
+            for archive in archives
+        ]
+        counts = [sum(len(images.names) for images in found) for found in of_archives]
+        if not sum(counts):
             raise DataError(f"the ImageNet archives in {files[0].parent} hold no images")
-        classes = tuple(sorted(set(wnids)))
+        everything = [images for found in of_archives for images in found]
+        classes = tuple(sorted({wnid for images in everything for wnid in images.wnids}))
         numbers = {wnid: number for number, wnid in enumerate(classes)}
+        labels = (numbers[wnid] for images in everything for wnid in images.wnids)
+        splits = np.array([TRAIN if archive.name == TRAIN_TAR else VAL for archive in archives], np.int8)
         return Table(
-            containers=tuple(map(str, containers)),
-            container=np.array(container, np.int32),
-            names=Texts.of(names),
-            labels=np.array([numbers[wnid] for wnid in wnids], np.int32),
-            splits=np.array(splits, np.int8),
+            containers=tuple(map(str, archives)),
+            container=np.repeat(np.arange(len(archives), dtype=np.int32), counts),
+            names=Texts.join([images.names for images in everything]),
+            labels=np.fromiter(labels, np.int32, sum(counts)),
+            splits=np.repeat(splits, counts),
             classes=classes,
             layout="ImageNet's archives",
-            place={"offset": np.array(offsets, np.int64), "size": narrow(np.array(sizes, np.int64))},
+            place={
+                "offset": np.concatenate([images.offsets for images in everything]),
+                "size": narrow(np.concatenate([images.sizes for images in everything])),
+            },
         )
 
 
-def _train_members(archive: Path) -> list[tuple[str, tarfile.TarInfo]]:
-    """The images of the archives inside the archive, with absolute offsets, and the wnid of each."""
-    found = []
+@dataclass(frozen=True)
+class Images:
+    """Images of one archive: their wnids and names, and int64 arrays of offsets and sizes.
+
+    Python's object for a member takes a kilobyte, and there are 1.28 million: they are forgotten archive by archive.
+    """
+
+    wnids: Sequence[str]
+    names: Texts
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, members: Sequence[tarfile.TarInfo], wnids: Sequence[str]) -> Images:
+        return cls(
+            wnids,
+            Texts.of(member.name for member in members),
+            np.array([member.offset_data for member in members], np.int64),
+            np.array([member.size for member in members], np.int64),
+        )
+
+
+def _train_images(archive: Path) -> Iterator[Images]:
+    """The images of each of the archives inside the archive, with absolute offsets."""
     with archive.open("rb") as file:
         for inner in list_members(archive):
             file.seek(inner.offset_data)
             try:
                 with tarfile.open(fileobj=file, mode="r:") as images:
-                    found += [(Path(inner.name).stem, member) for member in images if is_image(member.name)]
+                    members = [member for member in images if is_image(member.name)]
             except tarfile.TarError as error:
                 raise DataError(f"{archive}: {inner.name} is damaged ({error}); copy it again") from None
-    return found
+            yield Images.of(members, [Path(inner.name).stem] * len(members))
 
 
-def _val_members(archive: Path, files: Sequence[Path]) -> list[tuple[str, tarfile.TarInfo]]:
+def _val_images(archive: Path, files: Sequence[Path]) -> Images:
     members = sorted((member for member in list_members(archive) if is_image(member.name)), key=lambda m: m.name)
     wnids = _ground_truth(files, archive.parent)
     if len(wnids) != len(members):
         raise DataError(f"{archive} holds {len(members)} images, but the development kit labels {len(wnids)}")
-    return list(zip(wnids, members, strict=True))
+    return Images.of(members, wnids)
 
 
 def _ground_truth(files: Sequence[Path], folder: Path) -> list[str]:
