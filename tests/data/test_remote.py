@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import s3
 import torch
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig, TrainingConfig
+from inceptionv4.data import remote
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.data.remote import READERS, RemoteFiles
@@ -133,6 +135,10 @@ def test_a_test_beside_the_held_out_images_is_left_out(proxy: s3.Proxy, root: Pa
     assert remote.val.read(3) == local.val.read(3)
 
 
+def cut(object: storage.Object) -> None:
+    raise StorageError("the line is cut")
+
+
 def test_shards_that_are_missing_come_while_their_images_are_read(
     proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,9 +147,19 @@ def test_shards_that_are_missing_come_while_their_images_are_read(
     for path in files.shelf.staying:
         path.unlink()
     samples = read_dataset("s3://bucket/shards").train
+    files = samples.source._files  # type: ignore[attr-defined]
     assert samples.source.readers == READERS
-    samples.read(0)
-    samples.source._files._filler.join(30)  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched:
+        patched.setattr(files.shelf, "fetch", cut)
+        patched.setattr(remote, "PAUSE", 1e9)
+        samples.read(0)
+        while files._filler is not None:
+            time.sleep(0.01)
+    samples.read(1)
+    assert files._filler is None, "not again at once"
+    files._next_try = 0.0
+    samples.read(2)
+    files._filler.join(30)
     assert all(path.exists() for path in files.shelf.staying)
     before = len(proxy.requests)
     for index in range(len(samples)):

@@ -36,7 +36,7 @@ name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
 if name == "scontrol" and arguments[0] == "show":
     print("node7\\nnode8")
 if name == "srun":
-    os.execvp("torchrun", arguments[1:])
+    os.execvp("torchrun", arguments[arguments.index("torchrun"):])
 if name == "torchrun" and "wait" in arguments:
     def stop(*_):
         time.sleep(0.5)
@@ -63,6 +63,7 @@ def stubs(tmp_path: Path) -> tuple[dict[str, str], Callable[[], list[list[str]]]
         "SLURM_NNODES": "2",
         "SLURM_GPUS_ON_NODE": "8",
         "SLURM_JOB_NODELIST": "node[7-8]",
+        "SLURM_CPUS_PER_TASK": "64",
     }
     variables = os.environ | slurm | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     return variables, lambda: [json.loads(line) for line in log.read_text().splitlines()]
@@ -120,6 +121,8 @@ def test_the_slurm_script_meets_at_the_first_node(stubs: Any) -> None:
     options = torchrun_of(notes())
     assert (options.nnodes, options.nproc_per_node, options.rdzv_id) == ("2", "8", "123456")
     assert options.rdzv_endpoint == "node7:23456"
+    [step] = [note for note in notes() if note[0] == "srun"]
+    assert step[step.index("--cpus-per-task") + 1] == "64", "a step has one core of the job's, if it is not said"
     assert_takes(options.training_script_args)
     assert ["scontrol", "requeue", "123456"] not in notes()
 
@@ -152,6 +155,8 @@ def test_the_manifest_has_known_fields_only_and_its_parts_fit() -> None:
     variables = {variable["name"]: variable.get("value") for variable in trainer["env"]}
     assert not variables.keys() & RESERVED
     assert variables["XDG_CACHE_HOME"] == volumes["cache"]
+    [limit] = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "cache"]
+    assert float(variables["INCEPTIONV4_CACHE_GB"]) * 1e9 < int(limit.removesuffix("Gi")) * 2**30
     assert int(variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"]
     gpus = trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]
     assert int(gpus) == trainer["numProcPerNode"]

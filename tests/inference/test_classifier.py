@@ -71,6 +71,23 @@ def test_bad_files_raise_or_are_reported(narrow_model: Path, textures: Path, tmp
     assert answers[0].top == ()
 
 
+def test_one_image_may_stand_by_itself(narrow_model: Path, textures: Path) -> None:
+    classifier = Classifier.load(narrow_model)
+    image = textures / "val/brick/000.jpg"
+    expected = classifier([image])
+    assert classifier(image) == classifier(str(image)) == expected
+    assert classifier(NamedImage(str(image), image.read_bytes)) == expected
+
+
+def test_what_is_asked_for_is_looked_at_before_anything_is_done(narrow_model: Path) -> None:
+    classifier = Classifier.load(narrow_model)
+    for top in (0, -1):
+        with pytest.raises(UsageError, match=f"top must be 1 or more, got {top}"):
+            classifier.predict(["a.jpg"], top=top)
+    with pytest.raises(UsageError, match="tta must be one of flip, crops12, crops144, or None, got 'ten'"):
+        classifier.predict(["a.jpg"], tta="ten")  # type: ignore[arg-type]
+
+
 def test_answers_keep_their_order_while_threads_decode(narrow_model: Path, textures: Path) -> None:
     content = [file.read_bytes() for file in sorted((textures / "val").rglob("*.jpg"))]
 

@@ -125,6 +125,21 @@ def test_a_runtime_that_fails_or_is_not_here_leaves_torch_alone(
     ]
 
 
+def test_a_graph_that_cannot_be_made_leaves_torch_alone(
+    backend: FastestBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages that are here need not work."""
+
+    def fail(self: FastestBackend) -> bytes:
+        raise ImportError("cannot import name builder")
+
+    monkeypatch.setattr(FastestBackend, "_write_graph", fail)
+    backend._untried = 1
+    assert backend.infer(pixels(16)).shape == (16, 3)
+    assert {trial.reason for trial in backend.trials[1:]} == {"it failed: cannot import name builder"}
+    assert len(backend.trials) == 3
+
+
 def test_few_images_are_answered_by_torch_alone(backend: FastestBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> GraphBackend:
         raise AssertionError("tried")

@@ -55,6 +55,10 @@ def test_patterns_that_no_shell_expanded(place: Path) -> None:
     assert found("b/*.jpg") == same("b/2.jpg")
     assert found("**/*.jpg") == same("b-a/4.jpg", "b/2.jpg", "b/c/3.jpg")
     assert found("b*") == same("b/1.png", "b/2.jpg", "b/c/3.jpg", "b-a/4.jpg")
+    # Each once, though its folder matches too.
+    assert found("b/**") == found("b")
+    assert found("b/**/*") == same("b/1.png", "b/2.jpg", "b/c/3.jpg", "b/note.txt")
+    assert found("**") == same("6", "b/1.png", "b/2.jpg", "b/c/3.jpg", "b-a/4.jpg")
     assert found("b/[2].jpg") == same("b/2.jpg")
     Path("b/[2].jpg").write_text("b/[2].jpg")
     assert found("b/[2].jpg") == same("b/[2].jpg")  # a file is taken by its name

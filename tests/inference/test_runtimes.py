@@ -15,6 +15,9 @@ from inceptionv4.export.export import export_model
 from inceptionv4.inference import runtimes
 from inceptionv4.inference.backends.onnx import OnnxBackend
 from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.runtime import device
+
+OFFERED = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_a_device_that_a_runtime_cannot_use(onnx_file: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("device", "providers"),
+    ("name", "providers"),
     [
         ("cpu", ["CPUExecutionProvider"]),
         ("cuda", [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]),
@@ -47,18 +50,41 @@ def test_a_device_that_a_runtime_cannot_use(onnx_file: Path, monkeypatch: pytest
     ],
 )
 def test_each_process_of_onnxruntime_has_its_own_accelerator(
-    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, device: str, providers: list[Any]
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, providers: list[Any]
 ) -> None:
     """Of an onnxruntime that was built for NVIDIA."""
     asked: list[Any] = []
     real = onnxruntime.InferenceSession
 
-    def session(model: Any, options: Any, providers: list[Any]) -> Any:
-        asked.extend(providers)
-        return real(model, options, ["CPUExecutionProvider"])
+    def session(model: Any, options: Any, providers: list[Any], enable_fallback: int) -> Any:
+        asked[:] = providers
+        return Loaded(model, options, ["CPUExecutionProvider"])
 
-    offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    class Loaded(real):  # type: ignore[valid-type,misc]
+        def get_providers(self) -> list[str]:
+            return [name if isinstance(name, str) else name[0] for name in asked]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: OFFERED)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    OnnxBackend.open(onnx_file, torch.device(device))
+    OnnxBackend.open(onnx_file, torch.device(name))
     assert asked == providers
+
+
+def test_an_accelerator_whose_libraries_do_not_load(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, onnxruntime would go on on the processor."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: OFFERED)
+    with pytest.raises(UsageError, match="built for cuda and cannot use cuda: .*CUDA.* or take --device cpu"):
+        OnnxBackend.open(onnx_file, torch.device("cuda"))
+    assert OnnxBackend.open(onnx_file, torch.device("cpu")).describe() == "ONNX Runtime, CPU, fp32"
+
+
+def test_a_pt2_computes_in_what_it_says(
+    narrow_model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its graph is of fp32, also where torch itself would take bf16."""
+    path = tmp_path / "model.PT2"
+    export_model(str(narrow_model), "pt2", path.with_suffix(".pt2"), images=str(textures))
+    path.with_suffix(".pt2").rename(path)
+    monkeypatch.setattr(device, "computes_bf16", lambda device: True)
+    backend = open_backend(path)
+    assert backend.describe().endswith("fp32")

@@ -68,6 +68,10 @@ class Handler(BaseHTTPRequestHandler):
             while True:  # the body of a redirection is nobody's business
                 self.wfile.write(bytes(1000))
 
+    def answer_slowly(self, rest: str) -> None:
+        time.sleep(0.3)
+        self.start(302, Location="/slowly/")
+
     def answer_round(self, rest: str) -> None:
         self.start(301, Location="/round/")
 
@@ -126,6 +130,7 @@ def test_what_is_there_comes(server: str) -> None:
         ("silent", "nothing came for 0.5 s"),
         ("mute", "nothing came for 0.5 s"),
         ("trickle", "it did not end within 1 s"),
+        ("slowly/", "it did not end within 1 s"),
         ("round/", "it leads on, more than 10 times"),
         ("to/file:///etc/passwd", "file:///etc/passwd, where http://"),
         ("to/ftp://127.0.0.1/endless", "is not fetched: images come from http and https alone"),

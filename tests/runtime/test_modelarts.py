@@ -67,6 +67,13 @@ def test_inputs_come_as_arguments_or_as_variables_and_settings_pass_through() ->
     assert planned.arguments[planned.arguments.index("inceptionv4") + 1 :] == expected
 
 
+def test_a_flag_without_a_value_takes_no_other_s() -> None:
+    arguments = ["--data_url=/in", "--need_modelarts_dataset_unzip", "--recipe=imagenet", "--enable_modelarts"]
+    planned = start([*arguments, "--num_gpus", "8", "--schedule.epochs=3", "--rank"], {})
+    settings = planned.arguments[planned.arguments.index("train") :]
+    assert settings == ["train", "--data=/in", "--resume=auto", "--recipe=imagenet", "--schedule.epochs=3"]
+
+
 def test_an_archive_is_read_where_the_original_unzipped_it(tmp_path: Path) -> None:
     def data(*arguments: str) -> str:
         return start([f"--data_url={tmp_path}", *arguments], {}).arguments[6].removeprefix("--data=")
@@ -98,6 +105,9 @@ def test_where_modelarts_calls_torchrun_itself_nothing_is_started_twice() -> Non
 def test_what_does_not_fit_together_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no data_url: add an input of this name"):
         plan_start([], MANY)
+    for forgotten in (["--data_url", "--recipe=imagenet"], ["--data_url=/in", "--train_url="]):
+        with pytest.raises(UsageError, match="_url has no value; give it as --"):
+            plan_start(forgotten, MANY)
     with pytest.raises(UsageError, match="is empty; does the job's input"):
         plan_start([f"--data_url={tmp_path}"], MANY)
     with pytest.raises(UsageError, match="MA_NUM_HOSTS is 4 and VC_TASK_INDEX 2, but VC_WORKER_HOSTS names 1 hosts"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import s3
 
-from inceptionv4.errors import StorageError, UsageError
-from inceptionv4.runtime import storage
+from inceptionv4.errors import RunError, StorageError, UsageError
+from inceptionv4.runtime import shelf, storage
 from inceptionv4.runtime.shelf import Shelf, bring, cache_limit
 
 SIZE = 1000
@@ -138,6 +138,59 @@ def test_what_a_failed_fetch_took_is_given_back(proxy: s3.Proxy, monkeypatch: py
     with pytest.raises(StorageError, match="s3://bucket/big"):
         Shelf().fetch(object)
     assert names(Shelf()) == []
+
+
+def test_what_others_rename_meanwhile_does_not_matter(tmp_path: Path) -> None:
+    """Another process fetches one object after the other, each a `.part` until it is there."""
+    for number in range(300):
+        (tmp_path / f"{number:03}").write_bytes(b"1234567890")
+    code = (
+        f"from pathlib import Path; folder = Path({str(tmp_path)!r})\n"
+        "while True:\n"
+        "    for number in range(300):\n"
+        "        path = folder / f'{number:03}'\n"
+        "        part = path.rename(f'{path}.part'); part.rename(path)\n"
+        "        if not number: print(flush=True)"
+    )
+    shelf = Shelf(tmp_path, limit=10**9)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            for _ in range(300):
+                cache_limit(tmp_path)
+                assert shelf._make_room(10, tmp_path / "own")
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_room_is_taken_before_another_may_ask(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(Shelf, "_fill", lambda self, found, file, part: taken.append(part.stat().st_size))
+    with pytest.MonkeyPatch.context() as patched:
+        # `fetch` would ask for ever, as nothing comes.
+        patched.setattr(Shelf, "find", lambda self, found: self.place(found) if taken else None)
+        Shelf().fetch(find("big"))
+    assert taken == [20 << 20]
+
+
+def test_a_name_that_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems take 255 bytes, and a character may be four of them."""
+    monkeypatch.setattr(shelf, "download", lambda found, file: os.write(file, b"ab"))
+    path = Shelf(tmp_path, limit=10).fetch(storage.Object(f"s3://bucket/{'训练' * 60}.tar", 2, "1"))
+    assert path is not None
+    assert path.read_bytes() == b"ab"
+    assert path.suffix == ".tar"
+
+
+def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(RunError, match="cannot keep s3://b/k in .*: No space left on device; free some space"):
+        Shelf(tmp_path, limit=10).fetch(storage.Object("s3://b/k", 2, "1"))
 
 
 def test_bring(proxy: s3.Proxy, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_of_two_writers_one_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert storage.read_all("s3://bucket/claim") == b"one"
 
 
+def test_keys_that_no_path_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3.running(s3.moto(tmp_path / "log")) as server:
+        s3.use(monkeypatch, server.port)
+        s3.make_bucket(server.port)
+        odd = "s3://bucket/sp ace/%41ü#?.txt"
+        storage.write(odd, b"odd")
+        assert storage.read_all(odd) == b"odd"
+        url = f"http://127.0.0.1:{server.port}/bucket/a//b"
+        urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT")).close()
+        for look, uri in ((storage.list_objects, "s3://bucket"), (storage.find, "s3://bucket/a//b")):
+            with pytest.raises(StorageError, match=f"{uri} is, or holds, a key with an empty part, as in a//b; rename"):
+                look(uri)
+
+
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(map(storage.is_uri, ("s3://b/k", "obs://b", "gs://b/k/", "az://c/k")))
     assert not any(map(storage.is_uri, ("runs/1", "/s3/b", "file:///a", "http://a/b", Path("s3://b/k"), "s3:///k")))
@@ -209,3 +224,5 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
         storage._obs("bucket")
     monkeypatch.setenv("OBS_REGION", "cn-north-4")
     assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.cn-north-4.myhuaweicloud.com"
+    monkeypatch.setenv("OBS_ENDPOINT", "https://obs.example/")
+    assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.example"

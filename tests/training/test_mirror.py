@@ -198,3 +198,56 @@ def test_keys_that_climb_out_of_the_run_are_left(tmp_path: Path, monkeypatch: py
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [
         folder / "config.yaml"
     ]
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What a run in storage holds, without any storage; what is written and deleted shows in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    newest = b"step-00000002.safetensors\n"
+    held = {f"{RUN}/config.yaml": b"x", f"{RUN}/checkpoints/last": newest, f"{RUN}/plots/a.png": b"picture"}
+    held |= {f"{RUN}/checkpoints/step-0000000{step}.safetensors": b"state" for step in (1, 2)}
+
+    def listed(uri: str) -> list[storage.Object]:
+        return [storage.Object(name, len(held[name]), "1") for name in sorted(held)]
+
+    def write(uri: str, content: Path | bytes) -> None:
+        held[uri] = content if isinstance(content, bytes) else content.read_bytes()
+
+    monkeypatch.setattr(storage, "list_objects", listed)
+    monkeypatch.setattr(storage, "read_all", held.__getitem__)
+    monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, held[found.uri]))
+    monkeypatch.setattr(storage, "write", write)
+    monkeypatch.setattr(storage, "delete", held.pop)
+    return held
+
+
+def test_objects_that_stand_for_folders_are_none_of_the_run_s(remote: dict[str, bytes]) -> None:
+    run = dict(remote)
+    remote |= {f"{RUN}/{folder}": b"" for folder in ("checkpoints", "plots", "notes")} | {f"{RUN}/notes/a.txt": b"note"}
+    with Mirror(RUN) as mirror:
+        folder = mirror.fetch()
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        names = {name.removeprefix(f"{RUN}/") for name in run} - {"checkpoints/last"}
+        assert files == names | {"notes/a.txt"}
+    assert run.items() <= remote.items()
+
+
+def test_a_run_that_could_not_be_fetched_whole_is_left_as_it_is(
+    remote: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dict(remote)
+
+    def half(found: storage.Object, file: int) -> None:
+        os.write(file, remote[found.uri][:2])
+        if found.name == "step-00000002.safetensors":
+            raise StorageError("the line is cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "download", half)
+        with pytest.raises(StorageError, match="the line is cut"), Mirror(RUN) as mirror:
+            mirror.fetch()
+    assert remote == before
+    with Mirror(RUN) as mirror:
+        assert (mirror.fetch() / "checkpoints/step-00000002.safetensors").read_bytes() == b"state"
+    assert remote == before

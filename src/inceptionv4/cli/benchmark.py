@@ -56,7 +56,7 @@ def predict(model: str, /, *images: str, rounds: Rounds = 5, json: Flag = False,
     Parameters
     ----------
     model, images, device
-        As for predict. Of the images, the first few hundred at most are used.
+        As for predict, without a list on standard input. Of the images, the first few hundred at most are used.
     json
         Print one object.
     """

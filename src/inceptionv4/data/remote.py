@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,8 @@ READERS = 32
 """Reads under way at once: at 20 ms and 100 kB each, 1600 images or 160 MB a second."""
 INDEXERS = 4
 """Objects that are fetched and listed at once, each in several parts."""
+PAUSE = 60
+"""Seconds before a shard that could not be fetched is tried again."""
 MEGA = 10**6
 ARCHIVES: dict[str, type[RangeSource]] = {".tar": TarSource, ".zip": ZipSource}
 
@@ -115,6 +118,7 @@ class RemoteFiles:
         )
         self._filling = threading.Lock()
         self._filler: threading.Thread | None = None
+        self._next_try = 0.0
 
     @property
     def readers(self) -> int:
@@ -164,7 +168,7 @@ class RemoteFiles:
     def _fill(self) -> None:
         """Fetch what is missing on the shelf, in a thread of its own, while ranges are read."""
         with self._filling:
-            if self._missing and self._filler is None:
+            if self._missing and self._filler is None and time.monotonic() >= self._next_try:
                 self._filler = threading.Thread(target=self._fetch_missing, name="fetch")
                 self._filler.start()
 
@@ -174,6 +178,8 @@ class RemoteFiles:
             try:
                 self.shelf.fetch(self.objects[self._missing[0]])
             except Exception:  # noqa: BLE001 - ranges are read on, and say what is wrong
+                with self._filling:
+                    self._filler, self._next_try = None, time.monotonic() + PAUSE
                 return
             self._missing.popleft()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.images import NamedImage, find_images
 from inceptionv4.inference.runtimes import open_backend
 
+Places = str | Path | NamedImage | Iterable[str | Path | NamedImage]
 WORKERS = min(16, max(2, os.cpu_count() or 2))
 """Threads that read and decode while the model answers. Those that only wait for a network cost it nothing."""
 
@@ -73,12 +75,11 @@ class Classifier:
         """
         return cls(open_backend(model, device=device))
 
-    def __call__(
-        self, images: Iterable[str | Path | NamedImage], *, top: int = 5, tta: Crops | None = None
-    ) -> list[Prediction]:
+    def __call__(self, images: Places, *, top: int = 5, tta: Crops | None = None) -> list[Prediction]:
         """What `predict` gives, in a list.
 
         Raises:
+            UsageError: as `predict` does.
             ImageError: an image cannot be read or decoded. `predict` goes on instead.
         """
         predictions = list(self.predict(images, top=top, tta=tta))
@@ -89,7 +90,7 @@ class Classifier:
 
     def predict(
         self,
-        images: Iterable[str | Path | NamedImage],
+        images: Places,
         *,
         top: int = 5,
         tta: Crops | None = None,
@@ -97,13 +98,17 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Answer for each of `images`, in order, while the next are decoded; one that cannot be says so in `error`.
 
-        `images` are places as `find_images` knows them, folders and archives among them, or images already found. They
-        are asked for as they are needed, up to three batches ahead, and forgotten. `tta` averages the probabilities of
-        several crops; `embed` adds the features.
+        `images` are places as `find_images` knows them, folders and archives among them, or images already found; one
+        may stand by itself. They are asked for as they are needed, up to three batches ahead, and forgotten. `tta`
+        averages the probabilities of several crops; `embed` adds the features.
 
         Raises:
-            UsageError: `embed`, of an exported file, which gives logits alone.
+            UsageError: `embed`, of an exported file, which gives logits alone; no such `tta`; `top` below 1.
         """
+        if top < 1:
+            raise UsageError(f"top must be 1 or more, got {top}")
+        if tta is not None and tta not in get_args(Crops):
+            raise UsageError(f"tta must be one of {', '.join(get_args(Crops))}, or None, got {tta!r}")
         if embed:
             self._embedder()
         return self._predict(_found(images), top, tta, embed)
@@ -179,8 +184,8 @@ def _mean(answers: Tensor, views: int) -> Tensor:
     return answers.reshape(-1, views, answers.shape[1]).mean(dim=1)
 
 
-def _found(images: Iterable[str | Path | NamedImage]) -> Iterator[NamedImage]:
-    for image in images:
+def _found(images: Places) -> Iterator[NamedImage]:
+    for image in [images] if isinstance(images, (str, Path, NamedImage)) else images:
         if isinstance(image, NamedImage):
             yield image
         else:

@@ -107,10 +107,12 @@ class FastestBackend(TorchBackend):
         """Have every runtime answer `images`, to which torch has answered `logits`, and choose among them."""
         speed = _speed(super().infer, images)
         self.trials, needed = (Trial(super().describe(), speed),), speed * GAIN
-        rivals = [rival for rival in RIVALS if self.device.precision in rival.precisions and _is_here(rival)]
-        graph = self._write_graph() if rivals else b""
-        for rival in rivals:
+        graph = b""
+        for rival in RIVALS:
+            if self.device.precision not in rival.precisions or not _is_here(rival):
+                continue
             try:
+                graph = graph or self._write_graph()
                 backend, trial = self._compare(rival, graph, images, logits)
             except Exception as error:  # noqa: BLE001 - a runtime that nobody asked for may raise anything; torch goes on
                 backend, trial = None, Trial(rival.module, None, f"it failed: {str(error)[:200]}")

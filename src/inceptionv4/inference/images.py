@@ -126,10 +126,18 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _matching(pattern: str) -> Iterator[NamedImage]:
-    """As the shell would have it: sorted, and each match taken for what it is."""
+    """As the shell would have it: sorted, and each match taken for what it is.
+
+    `photos/**` matches folders as well as all that is in them, which comes once.
+    """
     matches = sorted(_matches(pattern))
+    folders: set[Path] = set()
     for match in matches:
-        yield from _find(match)
+        path = Path(match)
+        if folders.isdisjoint(path.parents):
+            if path.is_dir():
+                folders.add(path)
+            yield from _find(match)
     if not matches:
         yield _missing(pattern, f"nothing matches {pattern}")
 

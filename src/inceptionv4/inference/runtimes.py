@@ -42,7 +42,8 @@ class Runtime:
 def _pt2(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.pt2 import Pt2Backend
 
-    return Pt2Backend(path, device)
+    # Its graph has no autocast, and its answers were compared in fp32.
+    return Pt2Backend(path, select_device(str(device.device), "fp32"))
 
 
 def _onnx(path: Path, device: Device) -> Backend:
@@ -136,8 +137,8 @@ def open_backend(model: str | Path, *, device: str = "auto") -> Backend:
         CheckpointError: it is damaged, or no Inception-v4.
     """
     path = find_model(model)
-    runtime = next((runtime for runtime in RUNTIMES[1:] if path.suffix == runtime.suffix), TORCH)
-    if path.suffix == ".onnx" and not is_exported_onnx(path):
+    runtime = next((runtime for runtime in RUNTIMES[1:] if path.suffix.lower() == runtime.suffix), TORCH)
+    if runtime.suffix == ".onnx" and not is_exported_onnx(path):
         runtime = TORCH  # another project's: read as weights
     selected = select_device(device)
     if device != "auto" and selected.device.type not in runtime.devices():

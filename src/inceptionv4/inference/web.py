@@ -47,16 +47,20 @@ def fetch(address: str) -> bytes:
     """
     deadline = time.monotonic() + MAX_SECONDS
     place = address
+    late = ImageError(f"{address} cannot be fetched: it did not end within {MAX_SECONDS:g} s")
     try:
         for _ in range(MAX_REDIRECTIONS + 1):
             if not is_fetched(place):
                 leads = "" if place == address else f", where {address} leads"
                 raise ImageError(f"{place}{leads} is not fetched: images come from http and https alone")
             # Spaces and letters beyond ASCII are often typed as they are; what is quoted already stays so.
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise late
             request = urllib.request.Request(quote(place, safe=string.punctuation), headers=HEADERS)
             try:
-                with _opener().open(request, timeout=PATIENCE_SECONDS) as answer:
-                    return _receive(answer, address, deadline)
+                with _opener().open(request, timeout=min(PATIENCE_SECONDS, left)) as answer:
+                    return _receive(answer, address, deadline, late)
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code not in REDIRECTIONS or "Location" not in error.headers:
@@ -65,16 +69,20 @@ def fetch(address: str) -> bytes:
                     place = urljoin(place, error.headers["Location"])
     except urllib.error.URLError as error:
         reason = error.reason
+        if isinstance(reason, TimeoutError) and time.monotonic() >= deadline:
+            raise late from None
         words = f"no answer within {PATIENCE_SECONDS:g} s" if isinstance(reason, TimeoutError) else _words(reason)
         raise ImageError(f"{address} cannot be fetched: {words}") from None
     except TimeoutError:
+        if time.monotonic() >= deadline:
+            raise late from None
         raise ImageError(f"{address} cannot be fetched: nothing came for {PATIENCE_SECONDS:g} s") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ImageError(f"{address} cannot be fetched: {_words(error)}") from None
     raise ImageError(f"{address} cannot be fetched: it leads on, more than {MAX_REDIRECTIONS} times")
 
 
-def _receive(answer: http.client.HTTPResponse, address: str, deadline: float) -> bytes:
+def _receive(answer: http.client.HTTPResponse, address: str, deadline: float, late: ImageError) -> bytes:
     promised = answer.length
     if promised is not None and promised > MAX_BYTES:
         raise ImageError(f"{address} has {promised:,} bytes; the limit is {MAX_BYTES:,}")
@@ -84,7 +92,7 @@ def _receive(answer: http.client.HTTPResponse, address: str, deadline: float) ->
         if len(content) > MAX_BYTES:
             raise ImageError(f"{address} has more than {MAX_BYTES:,} bytes, the limit")
         if time.monotonic() > deadline:
-            raise ImageError(f"{address} cannot be fetched: it did not end within {MAX_SECONDS:g} s")
+            raise late
     if promised is not None and len(content) < promised:
         raise ImageError(f"{address} cannot be fetched: it ended after {len(content):,} of {promised:,} bytes")
     return bytes(content)

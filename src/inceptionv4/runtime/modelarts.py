@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,16 +104,19 @@ def training(arguments: Sequence[str], variables: Mapping[str, str]) -> list[str
     """`train` with its arguments.
 
     Raises:
-        UsageError: `data_url` is missing, or a folder with nothing in it.
+        UsageError: `data_url` is missing, or a folder with nothing in it; a place has no value.
     """
     places = {name: variables[name] for name in PLACES if variables.get(name)}
     unzipped = variables.get(UNZIPPED, "")
     settings: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         name, equals, value = argument.removeprefix("--").partition("=")
-        if name in (*PLACES, UNZIPPED, *LAUNCHING) and not equals:
-            value = next(rest, "")
+        if name in (*PLACES, UNZIPPED, *LAUNCHING) and not equals and rest and not rest[0].startswith("--"):
+            value = rest.popleft()
+        if name in (*PLACES, UNZIPPED) and not value:
+            raise UsageError(f"--{name} has no value; give it as --{name}=...")
         if name in PLACES:
             places[name] = value
         elif name == UNZIPPED:

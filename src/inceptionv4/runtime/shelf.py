@@ -35,7 +35,8 @@ class Shelf:
     def place(self, object: Object) -> Path:
         """Where an object lies when it is here."""
         digest = hashlib.sha256(f"{object.uri}\n{object.size}\n{object.version}".encode()).hexdigest()[:24]
-        return self.folder / f"{digest}-{object.name[-100:]}"
+        name = object.name.encode()[-100:].decode(errors="ignore")  # file systems count bytes, 255 at most
+        return self.folder / f"{digest}-{name}"
 
     def find(self, object: Object) -> Path | None:
         """Where an object lies, which is now the one used most recently; None if it is not here."""
@@ -58,12 +59,14 @@ class Shelf:
         while (path := self.find(object)) is None:
             path = self.place(object)
             part = path.with_name(f"{path.name}.part")
-            with locked(self.folder / LOCK):
+            with self._keeping(object), locked(self.folder / LOCK):
                 file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
                 mine = try_lock(file, fcntl.LOCK_EX)
                 here = path.exists()
                 room = mine and not here and self._make_room(object.size, part)
-                if mine and not room:
+                if room:
+                    os.ftruncate(file, object.size)
+                elif mine:
                     part.unlink()
             try:
                 if room:
@@ -96,28 +99,34 @@ class Shelf:
 
     def _fill(self, object: Object, file: int, part: Path) -> None:
         try:
-            os.ftruncate(file, object.size)
-            download(object, file)
-            os.fsync(file)
+            with self._keeping(object):
+                download(object, file)
+                os.fsync(file)
+                with locked(self.folder / LOCK):
+                    part.replace(self.place(object))
+        except BaseException:
             with locked(self.folder / LOCK):
-                part.replace(self.place(object))
+                part.unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _keeping(self, object: Object) -> Iterator[None]:
+        """Errors of the disk, with what was to be kept there and how to mend it."""
+        try:
+            yield
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise RunError(
                 f"cannot keep {object.uri} in {self.folder}: {error.strerror or error}; free some space, or set "
                 "XDG_CACHE_HOME to another disk or INCEPTIONV4_CACHE_GB to less"
             ) from None
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
     def _make_room(self, size: int, own: Path) -> bool:
         """Remove what was used least recently until `size` bytes more are within the limit; whether they are."""
-        found = []
-        for entry in os.scandir(self.folder):
-            if entry.name not in (LOCK, own.name):
-                status = entry.stat()
-                found.append((status.st_mtime, status.st_size, Path(entry.path)))
+        found = [
+            (status.st_mtime, status.st_size, path)
+            for path, status in _lying(self.folder)
+            if path.name not in (LOCK, own.name)
+        ]
         excess = sum(bytes for _, bytes, _ in found) + size - self.limit
         if size > self.limit:
             return False
@@ -153,6 +162,17 @@ def bring(place: Place) -> Path:
     return path
 
 
+def _lying(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """What lies in a folder, but for what other processes rename or remove meanwhile."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue
+            yield Path(entry.path), status
+
+
 def cache_limit(folder: Path) -> int:
     """Bytes that objects may take: `INCEPTIONV4_CACHE_GB`, else half of what would be free without them.
 
@@ -162,7 +182,7 @@ def cache_limit(folder: Path) -> int:
     text = os.environ.get("INCEPTIONV4_CACHE_GB")
     if text is None:
         there = next(path for path in (folder, *folder.parents) if path.is_dir())
-        taken = sum(entry.stat().st_size for entry in os.scandir(folder)) if there == folder else 0
+        taken = sum(status.st_size for _, status in _lying(folder)) if there == folder else 0
         return (shutil.disk_usage(there).free + taken) // 2
     try:
         limit = float(text)

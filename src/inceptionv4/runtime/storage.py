@@ -289,7 +289,7 @@ def _obs(bucket: str) -> dict[str, Any]:
         raise UsageError(
             f"cannot use obs://{bucket}: set OBS_ENDPOINT, such as https://obs.cn-north-4.myhuaweicloud.com"
         )
-    scheme, _, host = (endpoint or f"https://obs.{region}.myhuaweicloud.com").rpartition("://")
+    scheme, _, host = (endpoint or f"https://obs.{region}.myhuaweicloud.com").rstrip("/").rpartition("://")
     settings = {
         "endpoint": f"{scheme or 'https'}://{bucket}.{host}",
         "virtual_hosted_style_request": True,
@@ -328,8 +328,12 @@ def _named(uri: str) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         variables = VARIABLES[uri.partition(":")[0]]
         raise StorageError(f"{uri} is refused: {_first_line(error)}; check {variables}") from None
-    except exceptions.BaseError as error:
+    except (exceptions.BaseError, ValueError) as error:
         variables = VARIABLES[uri.partition(":")[0]]
+        if "empty path segment" in str(error):
+            raise StorageError(f"{uri} is, or holds, a key with an empty part, as in a//b; rename it") from None
+        if not isinstance(error, exceptions.BaseError):
+            raise
         if "NoSuchBucket" in str(error):
             raise StorageError(f"{uri} is not there: there is no such bucket; check its name and {variables}") from None
         raise StorageError(

@@ -22,6 +22,9 @@ from inceptionv4.runtime.files import cache_folder, try_lock
 from inceptionv4.training.state import STEP, saved_states
 from inceptionv4.weights.load import LAST, POINTER
 
+FOLDERS = ("checkpoints", "plots")
+"""That every run has."""
+
 
 class Mirror:
     """The run at a URI and its `folder` here, which is this process's own while it is open."""
@@ -37,6 +40,8 @@ class Mirror:
         self._states: set[str] = set()
         """Names of the states that are there."""
         self._last = ""
+        self._following = False
+        """Whether the folder holds the run, so that what is there may follow it."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self.folder.with_name(f"{self.folder.name}.lock").open("ab")
@@ -54,10 +59,14 @@ class Mirror:
     ) -> None:
         """Send for the last time, remove the folder here, and let other processes open the run.
 
+        What could not be fetched whole is neither sent nor removed.
+
         Raises:
             StorageError: the storage cannot be reached, or refuses; the folder is kept.
         """
         with self._lock:
+            if not self._following:
+                return
             try:
                 self.send()
             except StorageError as failure:
@@ -68,9 +77,8 @@ class Mirror:
 
     def begin(self) -> Path:
         """Make an empty folder for a new run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for name in ("checkpoints", "plots"):
-            (self.folder / name).mkdir(parents=True)
+        self._clear()
+        self._following = True
         return self.folder
 
     def fetch(self) -> Path:
@@ -85,19 +93,29 @@ class Mirror:
         objects = {found.uri[len(self.uri) + 1 :]: found for found in storage.list_objects(self.uri)}
         # A key may be anything; what would land outside of the folder is none of a run's.
         objects = {name: found for name, found in objects.items() if ".." not in name.split("/") and name[:1] != "/"}
+        # Consoles and mounts write empty objects in the names of folders.
+        folders = {parent.as_posix() for name in objects for parent in Path(name).parents} | set(FOLDERS)
+        objects = {name: found for name, found in objects.items() if name not in folders}
         self._states = {name for name in objects if _is_state(name)}
         if POINTER.as_posix() in objects:
             self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode().strip()
         ours = [path.name for path in saved_states(self.folder)[:1]]
         if ours and ours[0] > self._last and self._has_settings(storage.read_all(f"{self.uri}/config.yaml")):
+            self._following = True
             return self.folder
-        self.begin()
+        self._clear()
         for name, object in objects.items():
             if name != POINTER.as_posix() and not (_is_state(name) and object.name > self._last):
                 path = self.folder / name
                 _save(object, path)
                 self._sent[name] = _stamp(path)
+        self._following = True
         return self.folder
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in FOLDERS:
+            (self.folder / name).mkdir(parents=True)
 
     def send(self) -> None:
         """Make the run there the same as the folder.

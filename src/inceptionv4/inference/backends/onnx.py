@@ -32,7 +32,7 @@ class OnnxBackend(GraphBackend):
         """On `device`, or on the processor where this onnxruntime was built for no such device.
 
         Raises:
-            UsageError: onnxruntime is not installed.
+            UsageError: onnxruntime is not installed, or the libraries of the device do not load.
             CheckpointError: damaged, or not exported by this package.
         """
         try:
@@ -40,9 +40,11 @@ class OnnxBackend(GraphBackend):
         except ImportError:
             raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
         try:
-            session = _session(path, device)
+            session = _session(path, torch.device("cpu"))
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
             raise CheckpointError(f"{path} is damaged or no ONNX file ({str(error)[:200]})") from None
+        if device.type != "cpu" and device.type in devices():
+            session = _accelerated(path, device)
         notes = session.get_modelmeta().custom_metadata_map
         if NOTE not in notes:
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
@@ -70,6 +72,22 @@ def devices() -> tuple[str, ...]:
     return ("cpu", *(kind for kind, provider in ACCELERATORS.items() if provider in offered))
 
 
+def _accelerated(path: Path, device: torch.device) -> Any:
+    """Of a file that the processor could open."""
+    reason = "its libraries do not load"
+    try:
+        session = _session(path, device)
+    except Exception as error:  # noqa: BLE001 - as above
+        reason = str(error)[:200]
+    else:
+        if ACCELERATORS[device.type] in session.get_providers():
+            return session
+    raise UsageError(
+        f"onnxruntime was built for {device.type} and cannot use {device}: {reason}; put the folders of its libraries "
+        "into LD_LIBRARY_PATH, or take --device cpu"
+    )
+
+
 def _session(model: Path | bytes, device: torch.device) -> Any:
     import onnxruntime
 
@@ -79,9 +97,10 @@ def _session(model: Path | bytes, device: torch.device) -> Any:
     # Its threads would spin on after an answer, on the cores that decoding needs, and torch, where the two take turns.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [CPU]
-    if device.type in ACCELERATORS and device.type in devices():
+    if device.type in ACCELERATORS:
         providers.insert(0, (ACCELERATORS[device.type], {"device_id": device.index or 0}))
-    return onnxruntime.InferenceSession(model, options, providers)
+    # It would go on on the processor, and print that on standard output.
+    return onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
 
 
 def is_exported_onnx(path: Path) -> bool:
