@@ -123,6 +123,16 @@ def test_an_index_is_made_once(proxy: s3.Proxy, root: Path) -> None:
         storage.delete("s3://bucket/shards/train-000099.tar")
 
 
+def test_an_index_knows_the_names_of_its_shards(proxy: s3.Proxy, root: Path) -> None:
+    first, second = (root / f"bucket/shards/train-00000{number}.tar" for number in range(2))
+    storage.write("s3://bucket/renamed/train-0.tar", first)
+    storage.write("s3://bucket/renamed/train-1.tar", second)
+    assert not read_dataset("s3://bucket/renamed").has_val
+    storage.write("s3://bucket/renamed/val-1.tar", second)
+    storage.delete("s3://bucket/renamed/train-1.tar")
+    assert read_dataset("s3://bucket/renamed").has_val
+
+
 def test_a_test_beside_the_held_out_images_is_left_out(proxy: s3.Proxy, root: Path) -> None:
     storage.write("s3://bucket/shards/test-000000.tar", b"is not even read")
     try:

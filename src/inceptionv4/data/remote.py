@@ -78,7 +78,7 @@ def open_remote(uri: str) -> RangeSource:
         classes = storage.read_all(names.uri).decode() if names else None
         return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes, left_out)
 
-    mark = [[object.size, object.version] for object in (*there, *([names] if names else []))]
+    mark = [[object.name, object.size, object.version] for object in (*there, *([names] if names else []))]
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
     # All processes of a machine want the same index, and one makes it.
     with locked(cache_folder() / f"{name}.lock"):
