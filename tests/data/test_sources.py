@@ -152,6 +152,11 @@ def test_shards_in_a_folder_and_by_pattern(textures: Path, tmp_path: Path) -> No
     (tmp_path / "classes.txt").rename(folder / "classes.txt")
     assert_equal_to_textures(folder, textures)
     train = read_dataset(f"{folder}/train-{{0000..0002}}.tar")
+    for shard in list(folder.glob("*.tar")):
+        shard.rename(folder / f"textures_64-{shard.name.replace('val-', 'validation-')}")
+    assert_equal_to_textures(folder, textures)
+    for shard in list(folder.glob("*.tar")):
+        shard.rename(folder / shard.name.removeprefix("textures_64-"))
     assert not train.has_val
     assert contents(train.all()) == contents(read_dataset(textures).train)
     with pytest.raises(DataError, match=r"2 of the 5 shards of .* are missing: .*train-0003\.tar"):

@@ -1,7 +1,7 @@
 """Tar shards in webdataset's convention: `key.jpg` beside `key.cls`, whose text is the number of the class.
 
     name-{0000..0099}.tar                    one set of shards, without a split
-    folder/train-0000.tar folder/val-0000.tar    split by the name before the number
+    folder/train-0000.tar folder/val-0000.tar    split by the word before the number, as in imagenet1k-train-0000.tar
 
 Names of classes come from a `classes.txt` beside the shards, a line each; without one, a class is called by its number.
 """
@@ -179,9 +179,9 @@ def _label(content: bytes, name: str) -> int:
 
 
 def _part(name: str) -> str:
-    """The part of the data that a shard is of, by its name: what stands before its number."""
+    """The part of the data that a shard is of, by its name: the word before its number."""
     match = NUMBERED.fullmatch(name)
-    return match["name"] if match else ""
+    return re.split("[-_.]", match["name"])[-1] if match else ""
 
 
 def _classes(text: str | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
