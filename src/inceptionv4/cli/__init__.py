@@ -23,6 +23,8 @@ from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_
 from inceptionv4.cli.serve import serve
 from inceptionv4.errors import Error, StoppedError
 
+FEW_CORES = 8
+"""A laptop's, which other programs use too."""
 Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
@@ -237,9 +239,10 @@ def share_cores() -> None:
 
     GCC's OpenMP, which torch for Linux brings, spins for milliseconds at the end of every operation. Where another
     program wants a core too, decoding among them, the thread that spins keeps it from the one that is waited for. It
-    reads this when torch is imported.
+    reads this when torch is imported. Machines of many cores are left as they are: to wake many threads takes longer,
+    and was not measured.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
+    if "OMP_WAIT_POLICY" not in os.environ and (os.cpu_count() or 1) <= FEW_CORES:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
