@@ -25,11 +25,13 @@ import pytest
 from test_limits import png
 
 from inceptionv4.cli.serve import NEEDED
+from inceptionv4.serving.batcher import WARM_UP_SECONDS
 from inceptionv4.serving.limits import HEAD_SECONDS, MAX_IMAGES, UPLOAD_SECONDS, Limits
 from inceptionv4.serving.server import KEEP_ALIVE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SLOW = (sys.executable, str(Path(__file__).parent / "slow_server.py"))
+STUCK = (sys.executable, str(Path(__file__).parent / "stuck_server.py"))
 
 
 @contextlib.contextmanager
@@ -127,6 +129,72 @@ def test_a_second_signal_ends_at_once() -> None:
         assert process.returncode == 143
         failed = [answer for answer in answers if answer.exception() is not None or answer.result() != 200]
         assert len(failed) >= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "stopped; all that was accepted is answered\n")],
+)
+def test_a_thread_that_never_ends_does_not_hold_up_the_end(number: signal.Signals, code: int, said: str) -> None:
+    with started(*STUCK, "decoding", "--timeout", "0.5") as (process, port, _):
+        assert ask(port, body=png()) == 503
+        assert figure(port, "inceptionv4_queue_images") == 0
+        start = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < 4
+        assert (process.returncode, out, err) == (code, "", said)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_waits_for_no_thread(number: signal.Signals, code: int) -> None:
+    with started(*STUCK, "decoding") as (process, port, _), ThreadPoolExecutor(1) as pool:
+        (answer,) = busy(port, pool, 1)
+        process.send_signal(number)
+        time.sleep(0.5)
+        assert process.poll() is None
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < 2
+        assert (process.returncode, err) == (code, "stopped at once by a second signal\n")
+        assert answer.exception() is not None
+
+
+@contextlib.contextmanager
+def warming() -> Iterator[subprocess.Popen[str]]:
+    """A server that warms up for ever."""
+    process = subprocess.Popen((*STUCK, "warming"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        while "warming up" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_it_is_ready_ends_it_in_order(number: signal.Signals, code: int) -> None:
+    with warming() as process:
+        start = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < WARM_UP_SECONDS + 2
+        assert (process.returncode, out, err) == (code, "", "stopped before it was ready\n")
+
+
+def test_a_second_signal_before_it_is_ready_ends_it_at_once() -> None:
+    with warming() as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < WARM_UP_SECONDS / 2
+        assert (process.returncode, err) == (143, "stopped at once by a second signal\n")
 
 
 def test_what_cannot_be_served_is_said_before_a_model_is_loaded(command: Callable[..., Any]) -> None:

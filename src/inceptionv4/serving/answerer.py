@@ -73,7 +73,7 @@ class Answerer:
             raise ServingError(500, "the model's answer is not finite; its weights are damaged")
         return logits
 
-    def close(self, seconds: float = 10.0) -> None:
-        """End the threads, those that are at work after the image or batch in hand."""
-        self.decoder.close()
-        self.batcher.close(seconds)
+    def close(self) -> bool:
+        """End the threads, the model's after the batch in hand; whether all have ended."""
+        has_ended = self.batcher.close()
+        return self.decoder.close() and has_ended
