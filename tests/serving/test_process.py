@@ -26,7 +26,7 @@ from test_limits import png
 
 from inceptionv4.cli.serve import NEEDED
 from inceptionv4.serving.batcher import WARM_UP_SECONDS
-from inceptionv4.serving.limits import HEAD_SECONDS, MAX_IMAGES, UPLOAD_SECONDS, Limits
+from inceptionv4.serving.limits import CONNECTIONS, HEAD_SECONDS, MAX_IMAGES, SPARE_DESCRIPTORS, UPLOAD_SECONDS, Limits
 from inceptionv4.serving.server import KEEP_ALIVE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +197,35 @@ def test_a_second_signal_before_it_is_ready_ends_it_at_once() -> None:
         assert (process.returncode, err) == (143, "stopped at once by a second signal\n")
 
 
+@pytest.mark.parametrize(("limit", "stay"), [("ulimit -n 640", 640 - SPARE_DESCRIPTORS), ("ulimit -S -n 256", 700)])
+def test_silent_connections_keep_nobody_else_out(limit: str, stay: int) -> None:
+    """They are more than the descriptors that the process may have, or has until it asks for more."""
+    command = ("bash", "-c", f'{limit}; exec "$@"', "bash", *SLOW)
+    with started(*command) as (process, port, _), contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(700)]
+        for _ in range(3):
+            start = time.monotonic()
+            assert ask(port, path="/v2/health/live") == 200
+            assert time.monotonic() - start < 1
+        assert ask(port, body=png()) == 200
+        assert stay - 3 <= sum(map(is_open, silent)) <= stay
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+
+
+def is_open(silent: socket.socket) -> bool:
+    """Whether the other side has kept a connection on which it says nothing."""
+    silent.setblocking(False)
+    try:
+        silent.recv(1)
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
+
+
 def test_what_cannot_be_served_is_said_before_a_model_is_loaded(command: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -274,5 +303,7 @@ def test_the_pages_commands_and_lines(telling_model: Path, textures: Path, tmp_p
         assert re.search(rf"\| `--{name}` \| {value:g} ", page)
     assert f"| {Limits.upload_bytes // 2**20} MiB in a body" in page
     assert f"| {MAX_IMAGES} images in a request" in page
+    assert f"| {CONNECTIONS:,} connections; " in page
+    assert f"{SPARE_DESCRIPTORS} fewer than" in page
     assert f"| {UPLOAD_SECONDS:g} s for a body" in page
     assert f"| {HEAD_SECONDS:g} s for the head of a request, {KEEP_ALIVE_SECONDS} s of silence" in page

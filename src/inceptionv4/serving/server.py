@@ -19,7 +19,9 @@ from uvicorn.server import HANDLED_SIGNALS
 from inceptionv4.errors import Error, StoppedError, UsageError
 from inceptionv4.runtime.ending import end_at_once
 from inceptionv4.serving.app import App
-from inceptionv4.serving.connection import Connection
+from inceptionv4.serving.connection import Connection, Connections
+from inceptionv4.serving.descriptors import allow_connections
+from inceptionv4.serving.limits import BACKLOG
 
 KEEP_ALIVE_SECONDS = 20
 """For which a connection that has been answered waits for its next request."""
@@ -119,10 +121,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=round(app.answerer.limits.timeout_seconds + DRAIN_SECONDS),
             )
         )
+        self.server_state = Connections(allow_connections())
         self.received: signal.Signals | None = None
         self._app, self._ready = app, ready
 
