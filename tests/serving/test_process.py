@@ -22,7 +22,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from test_limits import png
+from test_limits import png, read_all
 
 from inceptionv4.cli.serve import NEEDED
 from inceptionv4.serving.batcher import WARM_UP_SECONDS
@@ -111,7 +111,10 @@ def test_what_was_accepted_is_answered_before_the_end(number: signal.Signals, co
                 break
         assert [answer.result() for answer in answers] == [200] * 4
         with never_ends:
-            assert never_ends.recv(100).startswith((b"HTTP/1.1 408", b"HTTP/1.1 503"))
+            refusal = read_all(never_ends)
+        assert refusal.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in refusal
+        assert refusal.endswith(b'{"error": "the server is about to stop"}')
         process.wait(20)
         assert process.returncode == code
         kept.close()

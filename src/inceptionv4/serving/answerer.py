@@ -13,6 +13,7 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.serving.batcher import Batcher
 from inceptionv4.serving.decoder import Decoder
 from inceptionv4.serving.limits import Limits
+from inceptionv4.serving.uploads import ABOUT_TO_STOP
 
 Result = TypeVar("Result")
 
@@ -38,7 +39,7 @@ class Answerer:
             ServingError: 503.
         """
         if self.draining:
-            raise ServingError(503, "the server is about to stop")
+            raise ServingError(503, ABOUT_TO_STOP)
         self.batcher.check(1)
 
     async def in_time(self, work: Awaitable[Result]) -> Result:
