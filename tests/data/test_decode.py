@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from scans import grey_jpeg, segment
 
-from inceptionv4.data.decode import decode
+from inceptionv4.config import AugmentConfig
+from inceptionv4.data.augment import sample_generator, training_view
+from inceptionv4.data.decode import MAX_PIXELS, decode
+from inceptionv4.data.scans import has_too_many_scans
 from inceptionv4.errors import ImageError
+from inceptionv4.spec import Preprocessing
 
 
 def encode(image: Image.Image, format: str, **options: object) -> bytes:
@@ -123,3 +129,59 @@ def test_a_picture_that_is_all_length_is_refused_before_it_is_resized() -> None:
         with pytest.raises(ImageError, match=rf"it has {size[0]} x {size[1]} pixels: one side is over 1,000 times"):
             decode(encode(Image.new("RGB", size), "PNG"), "it")
     assert decode(encode(Image.new("RGB", (3, 3_000)), "PNG"), "it").size == (3, 3_000)
+
+
+def refusal(content: bytes) -> str:
+    """What decoding says, which training says, too; empty if both take it."""
+    said = []
+    for read in (
+        lambda: decode(content, "it"),
+        lambda: training_view(content, "it", Preprocessing(size=75), AugmentConfig(), sample_generator(0, 0, 0)),
+    ):
+        try:
+            read()
+            said.append("")
+        except ImageError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+    return said[0]
+
+
+def test_a_jpeg_of_more_scans_than_its_size_allows_is_refused_before_they_are_decoded() -> None:
+    """Each of ten bytes goes over all of the picture: an hour of them would fit an upload."""
+    start = time.perf_counter()
+    assert "it has 8000 x 8000 pixels in over 67 scans; the limit is 67 for that size" in refusal(grey_jpeg(8000, 68))
+    assert time.perf_counter() - start < 1
+    assert refusal(grey_jpeg(1000, 68)) == ""
+    assert refusal(grey_jpeg(64, 20_000)) == ""
+
+
+def test_scans_hidden_where_a_decoder_finds_them_count() -> None:
+    many = grey_jpeg(8000, 68)
+    reserved = b"\xff\x02\x7f\xff"  # stands alone, says libjpeg where restarts are looked for: no length follows
+    for between in (reserved, b"\xff\xff", b"garbage", b"\xff\xd0", segment(0xFE, b"\xff\xd9")):
+        assert has_too_many_scans(grey_jpeg(8000, 68, between=between), 8000**2), between
+    assert not has_too_many_scans(many, 8000**2 - 8000 * 200)
+
+
+@pytest.mark.parametrize(("mode", "scans"), [("L", 6), ("RGB", 10), ("CMYK", 18)])
+def test_every_progressive_file_has_fewer_scans_than_the_limit(photograph: Image.Image, mode: str, scans: int) -> None:
+    content = encode(photograph.convert(mode), "JPEG", progressive=True)
+    assert content.count(b"\xff\xda") == scans  # libjpeg's own scripts
+    assert not has_too_many_scans(content, MAX_PIXELS)
+    assert refusal(content) == ""
+
+
+def test_previews_and_videos_within_a_photograph_are_none_of_its_scans() -> None:
+    """A phone's file may have the thumbnail before the picture and a film behind it."""
+    scan = b"\xff\xda" * 1000
+    assert not has_too_many_scans(grey_jpeg(8000, 9, before=segment(0xE1, scan), after=scan), 8000**2)
+    assert refusal(grey_jpeg(3000, 9, before=segment(0xE1, scan), after=scan)) == ""
+
+
+def test_a_file_of_nothing_but_markers_is_not_read_to_its_end() -> None:
+    start = time.perf_counter()
+    assert has_too_many_scans(
+        grey_jpeg(8000, 9, before=segment(0xFE, b"") * 2_000_000, after=b"\xff\xda" * 68), 8000**2
+    )
+    assert time.perf_counter() - start < 1

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from scans import grey_jpeg
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig
 from inceptionv4.data.augment import sample_generator, training_view
@@ -168,7 +169,7 @@ def test_damaged_photographs_never_crash_the_fast_decoder() -> None:
 
 
 def bombs() -> dict[str, bytes]:
-    """Headers of 20,000 x 20,000 px, with next to nothing behind them."""
+    """Headers of 20,000 x 20,000 px, with next to nothing behind them; and a large picture, again and again."""
     side = 20_000
 
     def chunk(kind: bytes, body: bytes) -> bytes:
@@ -182,6 +183,7 @@ def bombs() -> dict[str, bytes]:
     return {
         "PNG": png,
         "JPEG": bytes(jpeg),
+        "scans": grey_jpeg(11_000, 4000),
         "GIF": b"GIF89a"
         + struct.pack("<HHBBB", side, side, 0x80, 0, 0)
         + bytes(6)

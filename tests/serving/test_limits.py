@@ -124,6 +124,32 @@ def test_a_hundred_slow_clients_do_not_stop_the_others(narrow_server: Running) -
             client.close()
 
 
+def test_a_connection_too_many_takes_the_place_of_one_that_waits(
+    backend: MeanBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "allow_connections", lambda: 3)
+    with serving(backend) as running, ThreadPoolExecutor(3) as pool:
+        admitted = running.app.answerer.batcher
+        backend.free.clear()
+        with raw(running.port, b"GET /v2 HTT") as first, raw(running.port) as second:
+            answers = [pool.submit(running.ask, "POST", "/predict", png())]
+            wait_for(lambda: admitted.admitted == 1)
+            assert running.ask("GET", "/v2/health/live").status == 200
+            assert first.recv(1) == b""  # it was the older one
+            second.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                said += second.recv(1000)
+            answers += [pool.submit(running.ask, "POST", "/predict", png()) for _ in range(2)]
+            wait_for(lambda: admitted.admitted == 3)
+            assert second.recv(1) == b""
+        with pytest.raises(OSError):  # noqa: PT011 - closed before or after it has asked
+            running.ask("GET", "/v2/health/live")
+        backend.free.set()
+        assert [answer.result().status for answer in answers] == [200] * 3
+        assert running.ask("GET", "/v2/health/live").status == 200
+
+
 def test_a_body_that_does_not_come_is_given_up(backend: MeanBackend) -> None:
     with serving(backend) as running:
         running.app.uploads.seconds = 0.2

@@ -22,14 +22,16 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from test_limits import png
+from test_limits import png, read_all
 
 from inceptionv4.cli.serve import NEEDED
-from inceptionv4.serving.limits import HEAD_SECONDS, MAX_IMAGES, UPLOAD_SECONDS, Limits
+from inceptionv4.serving.batcher import WARM_UP_SECONDS
+from inceptionv4.serving.limits import CONNECTIONS, HEAD_SECONDS, MAX_IMAGES, SPARE_DESCRIPTORS, UPLOAD_SECONDS, Limits
 from inceptionv4.serving.server import KEEP_ALIVE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 SLOW = (sys.executable, str(Path(__file__).parent / "slow_server.py"))
+STUCK = (sys.executable, str(Path(__file__).parent / "stuck_server.py"))
 
 
 @contextlib.contextmanager
@@ -109,7 +111,10 @@ def test_what_was_accepted_is_answered_before_the_end(number: signal.Signals, co
                 break
         assert [answer.result() for answer in answers] == [200] * 4
         with never_ends:
-            assert never_ends.recv(100).startswith((b"HTTP/1.1 408", b"HTTP/1.1 503"))
+            refusal = read_all(never_ends)
+        assert refusal.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in refusal
+        assert refusal.endswith(b'{"error": "the server is about to stop"}')
         process.wait(20)
         assert process.returncode == code
         kept.close()
@@ -127,6 +132,101 @@ def test_a_second_signal_ends_at_once() -> None:
         assert process.returncode == 143
         failed = [answer for answer in answers if answer.exception() is not None or answer.result() != 200]
         assert len(failed) >= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 0, ""), (signal.SIGINT, 130, "stopped; all that was accepted is answered\n")],
+)
+def test_a_thread_that_never_ends_does_not_hold_up_the_end(number: signal.Signals, code: int, said: str) -> None:
+    with started(*STUCK, "decoding", "--timeout", "0.5") as (process, port, _):
+        assert ask(port, body=png()) == 503
+        assert figure(port, "inceptionv4_queue_images") == 0
+        start = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < 4
+        assert (process.returncode, out, err) == (code, "", said)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_waits_for_no_thread(number: signal.Signals, code: int) -> None:
+    with started(*STUCK, "decoding") as (process, port, _), ThreadPoolExecutor(1) as pool:
+        (answer,) = busy(port, pool, 1)
+        process.send_signal(number)
+        time.sleep(0.5)
+        assert process.poll() is None
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < 2
+        assert (process.returncode, err) == (code, "stopped at once by a second signal\n")
+        assert answer.exception() is not None
+
+
+@contextlib.contextmanager
+def warming() -> Iterator[subprocess.Popen[str]]:
+    """A server that warms up for ever."""
+    process = subprocess.Popen((*STUCK, "warming"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        while "warming up" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(0.5)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_it_is_ready_ends_it_in_order(number: signal.Signals, code: int) -> None:
+    with warming() as process:
+        start = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < WARM_UP_SECONDS + 2
+        assert (process.returncode, out, err) == (code, "", "stopped before it was ready\n")
+
+
+def test_a_second_signal_before_it_is_ready_ends_it_at_once() -> None:
+    with warming() as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < WARM_UP_SECONDS / 2
+        assert (process.returncode, err) == (143, "stopped at once by a second signal\n")
+
+
+@pytest.mark.parametrize(("limit", "stay"), [("ulimit -n 640", 640 - SPARE_DESCRIPTORS), ("ulimit -S -n 256", 700)])
+def test_silent_connections_keep_nobody_else_out(limit: str, stay: int) -> None:
+    """They are more than the descriptors that the process may have, or has until it asks for more."""
+    command = ("bash", "-c", f'{limit}; exec "$@"', "bash", *SLOW)
+    with started(*command) as (process, port, _), contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(700)]
+        for _ in range(3):
+            start = time.monotonic()
+            assert ask(port, path="/v2/health/live") == 200
+            assert time.monotonic() - start < 1
+        assert ask(port, body=png()) == 200
+        assert stay - 3 <= sum(map(is_open, silent)) <= stay
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, "")
+
+
+def is_open(silent: socket.socket) -> bool:
+    """Whether the other side has kept a connection on which it says nothing."""
+    silent.setblocking(False)
+    try:
+        silent.recv(1)
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
 
 
 def test_what_cannot_be_served_is_said_before_a_model_is_loaded(command: Callable[..., Any]) -> None:
@@ -206,5 +306,7 @@ def test_the_pages_commands_and_lines(telling_model: Path, textures: Path, tmp_p
         assert re.search(rf"\| `--{name}` \| {value:g} ", page)
     assert f"| {Limits.upload_bytes // 2**20} MiB in a body" in page
     assert f"| {MAX_IMAGES} images in a request" in page
+    assert f"| {CONNECTIONS:,} connections; " in page
+    assert f"{SPARE_DESCRIPTORS} fewer than" in page
     assert f"| {UPLOAD_SECONDS:g} s for a body" in page
     assert f"| {HEAD_SECONDS:g} s for the head of a request, {KEEP_ALIVE_SECONDS} s of silence" in page

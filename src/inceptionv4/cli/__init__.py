@@ -22,6 +22,7 @@ from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
 from inceptionv4.cli.serve import serve
 from inceptionv4.errors import Error, StoppedError
+from inceptionv4.runtime.ending import end
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
@@ -260,21 +261,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{error}\nTry `inceptionv4 --help`.")
-        sys.exit(2)
+        end(2)
     except StoppedError as stopped:
         if speaks():
             print(stopped, file=sys.stderr)
-        sys.exit(stopped.exit_code)
+        end(stopped.exit_code)
     except Error as error:
         if debug:
             raise
         complain(str(error))
-        sys.exit(error.exit_code)
+        end(error.exit_code)
     except KeyboardInterrupt:
         complain("interrupted")
-        sys.exit(130)
+        end(130)
     except BrokenPipeError:
         # Whoever read our output has enough, as `head` does.
         sys.stdout = None
-        sys.exit(0)
-    sys.exit(0)
+        end(0)
+    end(0)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from inceptionv4.errors import Error, UsageError
 from inceptionv4.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from inceptionv4.inference.backends.backend import Backend
+    from inceptionv4.serving.app import App
 
 NEEDED = ("starlette", "uvicorn", "prometheus_client")
 
@@ -52,6 +57,7 @@ def serve(
         raise UsageError(f"--name must be one part of an address, got {name!r}")
 
     from inceptionv4.inference.runtimes import open_backend
+    from inceptionv4.runtime.ending import leave_threads_behind
     from inceptionv4.serving.app import App
     from inceptionv4.serving.server import address_of, bind
     from inceptionv4.serving.server import serve as run_server
@@ -62,12 +68,22 @@ def serve(
         print("warming up", flush=True)
         app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))
         try:
-            app.start()
-        except Error:
-            raise
-        except Exception as error:  # whatever a runtime raises at its first answer
-            reason = " ".join(str(error).split())[:300]
-            raise Error(f"the model cannot answer on {backend.describe()}: {reason}; try --device cpu") from error
-        print(f"on {backend.describe()}, up to {backend.batch_size} images at once")
-        address = address_of(bound)
-        run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))
+            _warm_up(app, backend)
+            print(f"on {backend.describe()}, up to {backend.batch_size} images at once")
+            address = address_of(bound)
+            run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))
+        finally:
+            if not app.close():
+                leave_threads_behind()
+
+
+def _warm_up(app: App, backend: Backend) -> None:
+    from inceptionv4.serving.server import start
+
+    try:
+        start(app)
+    except Error:
+        raise
+    except Exception as error:  # whatever a runtime raises at its first answer
+        reason = " ".join(str(error).split())[:300]
+        raise Error(f"the model cannot answer on {backend.describe()}: {reason}; try --device cpu") from error

@@ -8,6 +8,7 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from inceptionv4.data.scans import MAX_SCANNED_PIXELS, has_too_many_scans
 from inceptionv4.errors import ImageError
 
 # Our own limit of pixels is checked; damaged metadata and palettes with transparency are no news to a user. The filter
@@ -19,6 +20,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error)
 """What Pillow raises on damaged files, each decoder its own."""
+
+JPEG = b"\xff\xd8\xff"
+"""How such a file begins."""
 
 MAX_PIXELS = 2**27
 """134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
@@ -32,7 +36,8 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
     Transparency is dropped, as everywhere in the field: what lies under it counts. 16-bit grey keeps its upper byte.
 
     Raises:
-        ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS` or `MAX_ASPECT`.
+        ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS`, `MAX_ASPECT` or
+            `MAX_SCANNED_PIXELS`.
     """
     if not content:
         raise ImageError(f"{name} is empty")
@@ -43,6 +48,12 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
             raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise ImageError(f"{name} has {width} x {height} pixels: one side is over {MAX_ASPECT:,} times the other")
+        if content.startswith(JPEG) and has_too_many_scans(content, width * height):
+            most = MAX_SCANNED_PIXELS // (width * height)
+            raise ImageError(
+                f"{name} has {width} x {height} pixels in over {most:,} scans; the limit is {most:,} for that size; "
+                "save it anew, not progressive"
+            )
         image.load()
         if exif_orientation:
             image = ImageOps.exif_transpose(image)

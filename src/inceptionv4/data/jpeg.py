@@ -15,7 +15,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from inceptionv4.data.decode import DAMAGE, MAX_PIXELS
+from inceptionv4.data.decode import DAMAGE, JPEG, MAX_PIXELS
+from inceptionv4.data.scans import has_too_many_scans
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels; right and bottom are the first ones outside."""
@@ -132,7 +133,7 @@ class Jpeg:
 
 def open_jpeg(content: bytes, *, exif_orientation: bool = True) -> Jpeg | None:
     """Read the headers of a JPEG file; None if it is none, or none that can be read in parts."""
-    if not content.startswith(b"\xff\xd8\xff"):
+    if not content.startswith(JPEG):
         return None
     position, has_metadata = 2, False
     while position + 10 <= len(content) and content[position] == 0xFF:
@@ -140,7 +141,7 @@ def open_jpeg(content: bytes, *, exif_orientation: bool = True) -> Jpeg | None:
         if marker in FRAMES:
             height = int.from_bytes(content[position + 5 : position + 7], "big")
             width = int.from_bytes(content[position + 7 : position + 9], "big")
-            if not 0 < height * width <= MAX_PIXELS:
+            if not 0 < height * width <= MAX_PIXELS or has_too_many_scans(content, height * width):
                 return None
             turn = _read_turn(content) if has_metadata and exif_orientation else TURNS[1]
             if turn is None:

@@ -13,6 +13,7 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.serving.batcher import Batcher
 from inceptionv4.serving.decoder import Decoder
 from inceptionv4.serving.limits import Limits
+from inceptionv4.serving.uploads import ABOUT_TO_STOP
 
 Result = TypeVar("Result")
 
@@ -38,7 +39,7 @@ class Answerer:
             ServingError: 503.
         """
         if self.draining:
-            raise ServingError(503, "the server is about to stop")
+            raise ServingError(503, ABOUT_TO_STOP)
         self.batcher.check(1)
 
     async def in_time(self, work: Awaitable[Result]) -> Result:
@@ -73,7 +74,7 @@ class Answerer:
             raise ServingError(500, "the model's answer is not finite; its weights are damaged")
         return logits
 
-    def close(self, seconds: float = 10.0) -> None:
-        """End the threads, those that are at work after the image or batch in hand."""
-        self.decoder.close()
-        self.batcher.close(seconds)
+    def close(self) -> bool:
+        """End the threads, the model's after the batch in hand; whether all have ended."""
+        has_ended = self.batcher.close()
+        return self.decoder.close() and has_ended

@@ -91,9 +91,9 @@ class App:
         self.answerer.draining = True
         self.uploads.cut_off()
 
-    def close(self) -> None:
-        """End the threads."""
-        self.answerer.close()
+    def close(self) -> bool:
+        """End the threads; whether all have ended."""
+        return self.answerer.close()
 
     async def page(self, request: Request) -> Response:
         """GET /: the page for people."""

@@ -24,6 +24,11 @@ from inceptionv4.inference.backends.backend import Backend
 
 logger = logging.getLogger(__name__)
 
+BATCH_SECONDS = 10.0
+"""For which the end waits for the batch that the model has in hand."""
+WARM_UP_SECONDS = 2.0
+"""For which it waits for a model that is not warm yet, which nobody waits for."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -97,12 +102,16 @@ class Batcher:
             for answer in answers:
                 answer.cancel()
 
-    def close(self, seconds: float) -> None:
-        """Drop what waits, and wait at most so many seconds for the batch that the model has in hand."""
+    def close(self, seconds: float = BATCH_SECONDS) -> bool:
+        """Drop what waits, and wait at most so many seconds for the batch that the model has in hand, or at most
+        `WARM_UP_SECONDS` for it to be warm; whether the thread has ended.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._thread.join(seconds if self._warm.done() else min(seconds, WARM_UP_SECONDS))
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

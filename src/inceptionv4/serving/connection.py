@@ -1,4 +1,4 @@
-"""A connection of uvicorn's that does not wait for ever for a request to begin."""
+"""Connections of uvicorn's, not too many, none of which waits for ever for a request to begin."""
 
 from __future__ import annotations
 
@@ -6,8 +6,32 @@ import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from inceptionv4.serving.limits import HEAD_SECONDS, WRITE_SECONDS
+
+
+class Connections(ServerState):
+    """Those that are open, up to `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self._by_age: dict[Connection, None] = {}
+
+    def add(self, newest: Connection) -> None:
+        """Count one, for which the oldest one that has no request in hand has to go if there are too many.
+
+        That may be the newest itself. Where clients are silent, whoever has something to say is heard.
+        """
+        self._by_age[newest] = None
+        if len(self._by_age) > self.limit:
+            goes = next(each for each in self._by_age if each.is_waiting)
+            self.discard(goes)
+            goes.transport.abort()
+
+    def discard(self, closed: Connection) -> None:
+        self._by_age.pop(closed, None)
 
 
 class Connection(H11Protocol):
@@ -17,18 +41,26 @@ class Connection(H11Protocol):
     uvicorn's own limit is for silence after a response; it knows none for a first request, nor for half a head.
     """
 
+    server_state: Connections
     _deadline: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.server_state.add(self)
         self._watch()
+
+    @property
+    def is_waiting(self) -> bool:
+        """For the head of a request."""
+        return self.conn.their_state is h11.IDLE
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.server_state.discard(self)
         self._unwatch()
         self._flows()
         super().connection_lost(exc)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,7 @@ class Decoder:
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+        self._works: set[Future[Any]] = set()
 
     async def decode(self, contents: Sequence[bytes]) -> Tensor:
         """The files' pixels as a prediction prepares them: uint8 `(N, 3, size, size)`.
@@ -44,10 +45,15 @@ class Decoder:
 
     async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
         """What `work` returns, in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        future = self._threads.submit(work, *arguments)
+        self._works.add(future)
+        future.add_done_callback(self._works.discard)
+        return await asyncio.wrap_future(future)
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Begin no more work, and say whether all is at its end; what nobody waits for any more may not be."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        return not any(work.running() for work in tuple(self._works))
 
     def _prepare(self, content: bytes, name: str) -> np.ndarray:
         picture = decode(content, name, exif_orientation=self.preprocessing.exif_orientation)

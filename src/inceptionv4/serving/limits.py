@@ -11,6 +11,13 @@ JSON_BYTES = 16 * 2**20
 JSON_VALUES = 2**20
 """Of one request, counted by its commas: while JSON is parsed nothing else of Python runs, and each value, of three
 bytes, may take a hundred in memory."""
+CONNECTIONS = 1000
+"""At once. One more takes the place of the one that has been open longest without a request in hand."""
+SPARE_DESCRIPTORS = 512
+"""Of those that the process may have, not for connections: files, and what the event loop has accepted in its last few
+turns, `BACKLOG` in each, before it is seen that there are too many."""
+BACKLOG = 128
+"""Connections that the system keeps until they are accepted."""
 HEAD_SECONDS = 10.0
 """In which the head of a request must have come."""
 UPLOAD_SECONDS = 30.0

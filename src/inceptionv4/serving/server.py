@@ -6,15 +6,22 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
 
 from inceptionv4.errors import Error, StoppedError, UsageError
+from inceptionv4.runtime.ending import end_at_once
 from inceptionv4.serving.app import App
-from inceptionv4.serving.connection import Connection
+from inceptionv4.serving.connection import Connection, Connections
+from inceptionv4.serving.descriptors import allow_connections
+from inceptionv4.serving.limits import BACKLOG
 
 KEEP_ALIVE_SECONDS = 20
 """For which a connection that has been answered waits for its next request."""
@@ -49,15 +56,42 @@ def address_of(bound: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def start(app: App) -> None:
+    """Warm the model up. What a signal does is from here on up to this module.
+
+    Raises:
+        StoppedError: SIGTERM or SIGINT.
+        Exception: what the runtime raises at its first answer.
+    """
+
+    def give_up(number: int, frame: FrameType | None) -> NoReturn:
+        _handle_signals(_end_at_once)
+        raise StoppedError(number, "stopped before it was ready")
+
+    _handle_signals(give_up)
+    app.start()
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in HANDLED_SIGNALS:
+        signal.signal(number, handler)
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """The second signal: whatever is at work is left where it is."""
+    print("stopped at once by a second signal", file=sys.stderr)
+    end_at_once(128 + number)
+
+
 def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Answer until SIGTERM or SIGINT asks to stop, and then until all that was accepted is answered.
 
     `ready` is called when connections are taken. SIGTERM is the ordinary end of a server, after which this returns:
-    what manages processes takes any other exit code than 0 for a failure.
+    what manages processes takes any other exit code than 0 for a failure. A second signal ends the process at once,
+    and does so after this has returned, too.
 
     Raises:
-        StoppedError: SIGINT, after which a shell's loop is to stop, too; or a second signal, after which nothing more
-            is answered.
+        StoppedError: SIGINT, after which a shell's loop is to stop, too.
         UsageError: another process listens there.
         Error: what was accepted was not answered in time.
     """
@@ -65,14 +99,8 @@ def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
     # The collector need not go through all of torch each time that a large request makes many objects: without this,
     # a million values of JSON hold everything up for 0.7 s instead of 0.2.
     gc.freeze()
-    try:
-        asyncio.run(server.serve([bound]))
-    finally:
-        unanswered = app.answerer.batcher.admitted
-        app.close()
-    if server.force_exit:
-        raise StoppedError(server.received or signal.SIGTERM, "stopped at once by a second signal")
-    if unanswered:
+    asyncio.run(server.serve([bound]))
+    if unanswered := app.answerer.batcher.admitted:
         raise Error(f"{unanswered} images that were accepted were not answered before the end")
     if server.received == signal.SIGINT:
         raise StoppedError(signal.SIGINT, "stopped; all that was accepted is answered")
@@ -93,10 +121,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=round(app.answerer.limits.timeout_seconds + DRAIN_SECONDS),
             )
         )
+        self.server_state = Connections(allow_connections())
         self.received: signal.Signals | None = None
         self._app, self._ready = app, ready
 
@@ -114,7 +144,15 @@ class Server(uvicorn.Server):
         self._app.drain()
         await super().shutdown(sockets)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle them from here on, and to the end of the process: a second one may come as late as that."""
+        if threading.current_thread() is threading.main_thread():
+            _handle_signals(self.handle_exit)
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note the first signal, and end at once after the second; uvicorn would raise them again at its end."""
-        self.force_exit = self.should_exit
+        """Note the first signal, and end at once after the second."""
+        if self.received is not None:
+            _end_at_once(sig, frame)
         self.should_exit, self.received = True, signal.Signals(sig)

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inceptionv4.errors import ServingError
 from inceptionv4.serving.limits import BODIES_HELD, UPLOAD_SECONDS
 
+ABOUT_TO_STOP = "the server is about to stop"
+"""Why, while it drains, a request is refused."""
 LINGER_SECONDS = 1.0
 """For which an answer that comes early waits for the other side to notice it."""
 
@@ -24,6 +26,7 @@ class Uploads:
         """At most `limit` bytes each, within so many seconds."""
         self.limit, self.seconds = limit, seconds
         self._held = 0
+        self._is_cut_off = False
         self._coming: set[asyncio.Timeout] = set()
 
     @asynccontextmanager
@@ -46,7 +49,8 @@ class Uploads:
             self._held -= len(body)
 
     def cut_off(self) -> None:
-        """Refuse the bodies that are still to come to their end, for the server is about to stop."""
+        """Refuse, as the requests to come are, the bodies that have not come to their end."""
+        self._is_cut_off = True
         for timeout in self._coming:
             timeout.reschedule(asyncio.get_running_loop().time())
 
@@ -65,6 +69,8 @@ class Uploads:
                 finally:
                     self._coming.discard(timeout)
         except TimeoutError:
+            if self._is_cut_off:
+                raise ServingError(503, ABOUT_TO_STOP) from None
             raise ServingError(408, f"the body did not come within {self.seconds:g} s") from None
 
     def _too_large(self) -> ServingError:
