@@ -488,6 +488,19 @@ def test_libraries_of_cann_that_are_not_found(om: Path, tmp_path: Path, monkeypa
         open_backend(om)
 
 
+@pytest.mark.parametrize("name", ["Ascend310P3", "Ascend910B4-1", "Ascend910_9391", "Ascend310"])
+def test_chips_names_are_taken(name: str) -> None:
+    assert Ascend(name).resolve() == name
+
+
+@pytest.mark.parametrize(
+    "name", ["310P3", "Ascend", "Ascend-1", "Ascend310P3; rm", "Ascend310P3\n", "Ascend$(rm)", "Ascend`rm`", "Ascend³"]
+)
+def test_what_is_no_chips_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="what `npu-smi info` calls the chip"):
+        Ascend(name).resolve()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

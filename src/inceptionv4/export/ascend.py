@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Ascend:
             UsageError: it is none.
         """
         name = self.soc_version or find_chip() or SOC_VERSION
-        if not name.startswith("Ascend") or not name.removeprefix("Ascend").replace("_", "").isalnum():
+        if not re.fullmatch(r"Ascend[0-9A-Za-z][0-9A-Za-z_-]*", name):
             raise UsageError(
                 f"--soc-version is Ascend and what `npu-smi info` calls the chip: {SOC_VERSION}, not {name}"
             )
