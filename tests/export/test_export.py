@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -94,6 +95,43 @@ def test_a_file_answers_as_the_model(
     assert (verification.images, verification.top1_agreement, verification.top5_overlap) == (32, 1.0, 1.0)
     assert verification.largest_difference < 1e-4
     assert artefact.weights == hash_weights(load_model(model)[0])
+
+
+def shapes(path: Path) -> list[list[int | str]]:
+    """Of the images and the logits in a file, by the file itself; a side that is free is a word."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path).graph
+        onnx.checker.check_model(onnx.load(path), full_check=True)  # shapes in between are inferred, and must agree
+        return [
+            [side.dim_value or side.dim_param for side in value.type.tensor_type.shape.dim]
+            for value in (*graph.input, *graph.output)
+        ]
+    model = openvino.Core().read_model(path)
+    return [
+        [side.get_length() if side.is_static else "batch" for side in port.get_partial_shape()]
+        for port in (*model.inputs, *model.outputs)
+    ]
+
+
+@pytest.mark.parametrize(("batch_size", "pixels"), [(None, False), (4, False), (4, True)])
+@pytest.mark.parametrize(
+    ("form", "precision"),
+    [
+        *(("onnx", "fp32"), ("openvino", "fp32"), ("onnx", "int8")),
+        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+    ],
+)
+def test_the_number_of_images_is_that_of_the_file(
+    model: Path, textures: Path, tmp_path: Path, form: Any, precision: str, batch_size: int | None, pixels: bool
+) -> None:
+    path = tmp_path / f"m.{ENDINGS[form]}"
+    int8 = Int8(str(textures), samples=8, max_drop=100) if precision == "int8" else None
+    artefact = export_model(
+        str(model), form, path, pixels=pixels, batch_size=batch_size, int8=int8, images=str(textures)
+    )
+    batch = batch_size or "batch"
+    assert artefact.batch_size == batch_size
+    assert shapes(path) == [[batch, 75, 75, 3] if pixels else [batch, 3, 75, 75], [batch, 3]]
 
 
 @pytest.mark.parametrize("options", [(), ("--pixels",)], ids=["floats", "pixels"])

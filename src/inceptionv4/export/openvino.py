@@ -26,6 +26,14 @@ def read_graph(model: onnx.ModelProto) -> Any:
     return openvino.Core().read_model(model.SerializeToString())
 
 
+def fix_batch(graph: Any, batch_size: int | None) -> Any:
+    """A graph for any number of images, in place, as one for `batch_size`; None leaves it as it is."""
+    if batch_size is not None:
+        _, *image = graph.input(0).get_partial_shape()
+        graph.reshape({0: [batch_size, *image]})
+    return graph
+
+
 @dataclass(frozen=True)
 class OpenVinoDraft(Draft):
     """A graph of OpenVINO's that is to be a pair of files."""
