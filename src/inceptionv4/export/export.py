@@ -38,7 +38,7 @@ def export_model(
 
     `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
     `batch_size` fixes the number of images at once. `images` is a place of images to compare on; if not given, the
-    model's own data, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that Ascend's compiler
+    model's own data if they can be read, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that Ascend's compiler
     reads, with the means to compile it beside it.
 
     A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
@@ -47,7 +47,8 @@ def export_model(
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
         UsageError: no such model, the runtime is not installed, or the form has no such precision; int8 for an Ascend.
         CheckpointError: the model is damaged.
-        DataError: the data for int8 or for the comparison cannot be used.
+        DataError: the data for int8 or at `images` cannot be used.
+        StorageError: these are in object storage, which cannot be reached, or refuses.
         Error: the file answers differently from the model, or int8 costs too much accuracy.
         RunError: the file cannot be written.
     """
