@@ -246,6 +246,24 @@ def test_damaged_and_foreign_files_are_named(model: Path, tmp_path: Path, comman
             open_backend(tmp_path / name)
 
 
+def test_an_exported_file_is_no_source(model: Path, textures: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    """Nor is it called damaged. What can be read as weights is, whatever it is called."""
+    for form in ("pt2", "openvino"):
+        export_model(str(model), form, tmp_path / f"m.{ENDINGS[form]}", images=str(textures))  # type: ignore[arg-type]
+    for name in ("m.om", "m.air", "m.mindir"):
+        (tmp_path / name).write_bytes(b"a compiled graph")
+    for name in ("m.pt2", "m.xml", "m.om", "m.air", "m.mindir"):
+        result = command("export", tmp_path / name, "--format", "onnx", "--output", tmp_path / "new.onnx")
+        assert (result.code, f"{name} is an exported file" in result.err) == (2, True), result.err
+        assert "give the weights that it was made of" in result.err
+    result = command("export", tmp_path / "gone.pt2", "--format", "onnx", "--output", tmp_path / "new.onnx")
+    assert (result.code, "no model at" in result.err) == (2, True), result.err
+    assert not (tmp_path / "new.onnx").exists()
+    weights = tmp_path / "weights.pt2"
+    weights.write_bytes(model.read_bytes())
+    assert export_model(str(weights), "onnx", tmp_path / "new.onnx", images=str(textures)).verification is not None
+
+
 def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Path) -> None:
     """An archive whose weights are marked as pickled: torch would execute them."""
     import pickle

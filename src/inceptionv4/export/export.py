@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from inceptionv4.artefact import Artefact, Format, Precision
-from inceptionv4.errors import UsageError
+from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.export import parity
 from inceptionv4.export.ascend import Ascend, export_for_ascend
 from inceptionv4.export.draft import Draft
@@ -18,7 +18,11 @@ from inceptionv4.export.int8 import Int8, round_model
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.files import write_together
+from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
+
+EXPORTED = (".pt2", ".xml", ".mindir", ".air", ".om")
+"""Endings of files that hold a graph alone; an .onnx of floats is read as weights."""
 
 
 def export_model(
@@ -45,7 +49,7 @@ def export_model(
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
-        UsageError: no such model, the runtime is not installed, or the form has no such precision; int8 for an Ascend.
+        UsageError: no such model, or it is an exported file; the runtime is not installed, or the form has no such precision; int8 for an Ascend.
         CheckpointError: the model is damaged.
         DataError: the data for int8 or at `images` cannot be used.
         StorageError: these are in object storage, which cannot be reached, or refuses.
@@ -58,7 +62,7 @@ def export_model(
         if int8 is not None:
             raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
         ascend = replace(ascend, soc_version=ascend.resolve())
-    network, checkpoint = load_model(model)
+    network, checkpoint = _load(model)
     artefact = Artefact(
         format=form,
         precision="int8" if int8 is not None else precision or ("fp16" if form == "om" else "fp32"),
@@ -109,6 +113,18 @@ def hash_weights(network: InceptionV4) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _load(model: str) -> tuple[InceptionV4, Checkpoint]:
+    try:
+        return load_model(model)
+    except CheckpointError:
+        if Path(model).suffix not in EXPORTED:
+            raise
+        raise UsageError(
+            f"{model} is an exported file, which is run and not exported from; give the weights that it was made of: a "
+            "run folder, or a file such as best.safetensors"
+        ) from None
 
 
 def _draft(rewritten: InceptionV4, artefact: Artefact, key: bytes | None) -> Draft:
