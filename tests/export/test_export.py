@@ -246,7 +246,9 @@ def test_damaged_and_foreign_files_are_named(model: Path, tmp_path: Path, comman
             open_backend(tmp_path / name)
 
 
-def test_an_exported_file_is_no_source(model: Path, textures: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_an_exported_file_is_no_source(
+    model: Path, textures: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
     """Nor is it called damaged. What can be read as weights is, whatever it is called."""
     for form in ("pt2", "openvino"):
         export_model(str(model), form, tmp_path / f"m.{ENDINGS[form]}", images=str(textures))  # type: ignore[arg-type]

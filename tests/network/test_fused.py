@@ -205,10 +205,31 @@ def test_what_cannot_be_fused_is_not() -> None:
     compiled = copy.deepcopy(stage)
     compiled.compile()
     assert not fusible(compiled, features)
-    hook = stage[0].conv.register_forward_hook(lambda *_: None)
-    assert not fusible(stage, features)
-    hook.remove()
-    assert fusible(stage, features)
+
+
+@pytest.mark.parametrize(
+    "kind", ["forward", "forward_pre", "full_backward", "full_backward_pre", "module_forward", "module_forward_pre"]
+)
+def test_where_somebody_waits_for_a_module_the_modules_are_run(kind: str) -> None:
+    it = network(dtype=torch.float32)
+    inner, called = it.features.stem[1].conv, []
+
+    def note(module: nn.Module, *_: object) -> None:
+        if module is inner:
+            called.append(kind)
+
+    everywhere = kind.startswith("module_")
+    register = getattr(nn.modules.module if everywhere else inner, f"register_{kind}_hook")
+    hook = register(note)
+    try:
+        images = torch.randn(2, 3, 75, 75)
+        assert fused_steps(it(images)) == (0 if everywhere else len(it.features) - 1)
+        called.clear()
+        it(images).sum().backward()
+        assert called == [kind]
+    finally:
+        hook.remove()
+    assert fused_steps(it(images)) == len(it.features)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=str)

@@ -56,7 +56,9 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
 def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
     samples, preprocessing = read_dataset(data).val, checkpoint.spec.preprocessing
     if not len(samples):
-        raise DataError(f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do")
+        raise DataError(
+            f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
+        )
     batches = list(evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1))
     logits = [network(batch.to_input(torch.device("cpu"), preprocessing)) for batch in batches]
     return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
