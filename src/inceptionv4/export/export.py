@@ -42,14 +42,16 @@ def export_model(
 
     `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
     `batch_size` fixes the number of images at once. `images` is a place of images to compare on; if not given, the
-    model's own data if they can be read, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that Ascend's compiler
-    reads, with the means to compile it beside it.
+    model's own data if they can be read, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that
+    Ascend's compiler reads, with the means to compile it beside it.
 
     A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
+    That of what had to be run in another precision says in which; `Artefact.doubt` has the words for both.
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
-        UsageError: no such model, or it is an exported file; the runtime is not installed, or the form has no such precision; int8 for an Ascend.
+        UsageError: no such model, or it is an exported file; the runtime is not installed; the form has no such
+            precision; int8 for an Ascend.
         CheckpointError: the model is damaged.
         DataError: the data for int8 or at `images` cannot be used.
         StorageError: these are in object storage, which cannot be reached, or refuses.

@@ -36,7 +36,7 @@ def fusible(stage: nn.Module, features: Tensor) -> bool:
         return False
     if not (stage.training and torch.is_grad_enabled() and features.device.type == "cpu" and len(features) > 1):
         return False
-    if _has_any_global_hook():
+    if _has_any_global_hook():  # type: ignore[no-untyped-call]
         return False
     kernels = load_kernels(_dtype(features))
     return kernels is not None and all(_is_plain(module, kernels.real) for module in stage.modules())
