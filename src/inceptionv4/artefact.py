@@ -36,6 +36,8 @@ class Verification:
     """Mean share of the five likeliest classes that both name."""
     tolerance: float
     """Largest difference that was allowed, of a logit."""
+    computed_in: Precision | None = None
+    """Which is not what the file is to compute in where the processor does not; None: an older version did not ask."""
 
     def __str__(self) -> str:
         return (
@@ -79,11 +81,23 @@ class Artefact:
     """By which an evaluation knows the images that the model has seen."""
     calibration: Calibration | None = None
     verification: Verification | None = None
-    """None: it was never run. `inceptionv4 doctor` says where it can be."""
+    """None: it was never run."""
+
+    @property
+    def doubt(self) -> str | None:
+        """Why it is not verified; None: it is, in the precision that it is to compute in."""
+        if self.verification is None:
+            return "it was never run; `inceptionv4 evaluate` runs it, where its runtime is"
+        computed_in = self.verification.computed_in
+        if computed_in not in (None, self.precision):
+            return (
+                f"it was run in {computed_in}, as the processor where it was made does not compute in {self.precision}"
+            )
+        return None
 
     def to_json(self) -> str:
-        status = "unverified" if self.verification is None else "verified"
-        return json.dumps({"status": status} | asdict(self), ensure_ascii=False, indent=2)
+        status = {"status": "verified"} if self.doubt is None else {"status": "unverified", "reason": self.doubt}
+        return json.dumps(status | asdict(self), ensure_ascii=False, indent=2)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> Artefact:
@@ -94,7 +108,8 @@ class Artefact:
         """
         try:
             values = json.loads(text)
-            values.pop("status", None)  # for readers
+            for note in ("status", "reason"):  # for readers
+                values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")
             if calibration is not None:
                 calibration |= {key: tuple(calibration[key]) for key in ("files", "float_layers")}

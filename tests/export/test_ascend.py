@@ -162,6 +162,8 @@ def test_a_profile_of_onnx_that_atc_reads_with_its_command(
         open_backend(path).artefact,
         format="om", precision="fp16", input="uint8", soc_version="Ascend310P3", verification=None,
     )  # fmt: skip
+    description = json.loads((folder / "narrow.om.json").read_text())
+    assert (description["status"], "never run" in description["reason"]) == ("unverified", True)
     images = random_images(2)
     logits = chip.Chip(str(folder / "narrow.om")).compute(images.permute(0, 2, 3, 1).contiguous().numpy())
     np.testing.assert_allclose(logits, expected(narrow_model, images), rtol=0, atol=1e-5)
@@ -486,6 +488,19 @@ def test_libraries_of_cann_that_are_not_found(om: Path, tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=r"libascendcl.so: cannot open.*set_env.sh"):
         open_backend(om)
+
+
+@pytest.mark.parametrize("name", ["Ascend310P3", "Ascend910B4-1", "Ascend910_9391", "Ascend310"])
+def test_chips_names_are_taken(name: str) -> None:
+    assert Ascend(name).resolve() == name
+
+
+@pytest.mark.parametrize(
+    "name", ["310P3", "Ascend", "Ascend-1", "Ascend310P3; rm", "Ascend310P3\n", "Ascend$(rm)", "Ascend`rm`", "Ascend³"]
+)
+def test_what_is_no_chips_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="what `npu-smi info` calls the chip"):
+        Ascend(name).resolve()
 
 
 @pytest.mark.parametrize(

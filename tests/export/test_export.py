@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -94,6 +95,94 @@ def test_a_file_answers_as_the_model(
     assert (verification.images, verification.top1_agreement, verification.top5_overlap) == (32, 1.0, 1.0)
     assert verification.largest_difference < 1e-4
     assert artefact.weights == hash_weights(load_model(model)[0])
+
+
+def shapes(path: Path) -> list[list[int | str]]:
+    """Of the images and the logits in a file, by the file itself; a side that is free is a word."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path).graph
+        onnx.checker.check_model(onnx.load(path), full_check=True)  # shapes in between are inferred, and must agree
+        return [
+            [side.dim_value or side.dim_param for side in value.type.tensor_type.shape.dim]
+            for value in (*graph.input, *graph.output)
+        ]
+    model = openvino.Core().read_model(path)
+    return [
+        [side.get_length() if side.is_static else "batch" for side in port.get_partial_shape()]
+        for port in (*model.inputs, *model.outputs)
+    ]
+
+
+@pytest.mark.parametrize(("batch_size", "pixels"), [(None, False), (4, False), (4, True)])
+@pytest.mark.parametrize(
+    ("form", "precision"),
+    [
+        *(("onnx", "fp32"), ("openvino", "fp32"), ("onnx", "int8")),
+        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+    ],
+)
+def test_the_number_of_images_is_that_of_the_file(
+    model: Path, textures: Path, tmp_path: Path, form: Any, precision: str, batch_size: int | None, pixels: bool
+) -> None:
+    path = tmp_path / f"m.{ENDINGS[form]}"
+    int8 = Int8(str(textures), samples=8, max_drop=100) if precision == "int8" else None
+    artefact = export_model(
+        str(model), form, path, pixels=pixels, batch_size=batch_size, int8=int8, images=str(textures)
+    )
+    batch = batch_size or "batch"
+    assert artefact.batch_size == batch_size
+    assert shapes(path) == [[batch, 75, 75, 3] if pixels else [batch, 3, 75, 75], [batch, 3]]
+
+
+def is_computed_otherwise(path: Path, hint: str, images: np.ndarray) -> bool:
+    """Whether OpenVINO, told so, answers otherwise here than when it is told to compute in fp32."""
+    of_hint, of_fp32 = (
+        openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": told})(images)[0]
+        for told in (hint, "f32")
+    )
+    return not np.array_equal(of_hint, of_fp32)
+
+
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16"), ("fp16", "f16")])
+def test_openvino_vouches_for_what_was_computed_in_the_precision_of_the_file(
+    model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], precision: str, hint: str
+) -> None:
+    """Told to compute in what the processor does not have, OpenVINO takes fp32 and says nothing."""
+    path = tmp_path / "m.xml"
+    arguments = ("--format", "openvino", "--precision", precision, "--output", path, "--validate", textures)
+    result = command("export", model, *arguments)
+    assert result.code == 0, result.err
+    backend = open_backend(path)
+    note = json.loads(backend.artefact.to_json())  # type: ignore[attr-defined]
+    images = normalize(expected[0][:4], PIXELS).numpy()
+    found = precision if is_computed_otherwise(path, hint, images) else "fp32"
+    assert f"CPU, {found}, " in backend.describe()
+    assert note["verification"]["computed_in"] == found
+    assert note["status"] == ("verified" if found == precision else "unverified")
+    assert ("unverified: it was run in fp32, as the processor" in result.out) == (found != precision)
+    assert "logits within" in result.out
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("here", [False, True])
+def test_the_processor_decides_whether_a_short_precision_is_verified(
+    model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, here: bool
+) -> None:
+    """With processors of both kinds, as their properties would tell."""
+    from inceptionv4.inference.backends.openvino import OpenVinoBackend
+
+    monkeypatch.setattr(OpenVinoBackend, "precision", property(lambda _: precision if here else "fp32"))
+    path = tmp_path / "m.xml"
+    artefact = export_model(str(model), "openvino", path, precision=precision, images=str(textures))
+    note = json.loads(openvino.Core().read_model(path).get_rt_info([NOTE]).astype(str))
+    assert Artefact.from_json(json.dumps(note), "m.xml") == artefact
+    if here:
+        assert (note["status"], "reason" in note) == ("verified", False)
+    else:
+        assert note["status"] == "unverified"
+        assert (
+            note["reason"] == f"it was run in fp32, as the processor where it was made does not compute in {precision}"
+        )
 
 
 @pytest.mark.parametrize("options", [(), ("--pixels",)], ids=["floats", "pixels"])
@@ -206,6 +295,26 @@ def test_damaged_and_foreign_files_are_named(model: Path, tmp_path: Path, comman
         assert name in result.err or "x.jpg" in result.err
         with pytest.raises(CheckpointError, match=name):
             open_backend(tmp_path / name)
+
+
+def test_an_exported_file_is_no_source(
+    model: Path, textures: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """Nor is it called damaged. What can be read as weights is, whatever it is called."""
+    for form in ("pt2", "openvino"):
+        export_model(str(model), form, tmp_path / f"m.{ENDINGS[form]}", images=str(textures))  # type: ignore[arg-type]
+    for name in ("m.om", "m.air", "m.mindir"):
+        (tmp_path / name).write_bytes(b"a compiled graph")
+    for name in ("m.pt2", "m.xml", "m.om", "m.air", "m.mindir"):
+        result = command("export", tmp_path / name, "--format", "onnx", "--output", tmp_path / "new.onnx")
+        assert (result.code, f"{name} is an exported file" in result.err) == (2, True), result.err
+        assert "give the weights that it was made of" in result.err
+    result = command("export", tmp_path / "gone.pt2", "--format", "onnx", "--output", tmp_path / "new.onnx")
+    assert (result.code, "no model at" in result.err) == (2, True), result.err
+    assert not (tmp_path / "new.onnx").exists()
+    weights = tmp_path / "weights.pt2"
+    weights.write_bytes(model.read_bytes())
+    assert export_model(str(weights), "onnx", tmp_path / "new.onnx", images=str(textures)).verification is not None
 
 
 def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Path) -> None:

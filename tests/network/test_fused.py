@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -205,10 +209,31 @@ def test_what_cannot_be_fused_is_not() -> None:
     compiled = copy.deepcopy(stage)
     compiled.compile()
     assert not fusible(compiled, features)
-    hook = stage[0].conv.register_forward_hook(lambda *_: None)
-    assert not fusible(stage, features)
-    hook.remove()
-    assert fusible(stage, features)
+
+
+@pytest.mark.parametrize(
+    "kind", ["forward", "forward_pre", "full_backward", "full_backward_pre", "module_forward", "module_forward_pre"]
+)
+def test_where_somebody_waits_for_a_module_the_modules_are_run(kind: str) -> None:
+    it = network(dtype=torch.float32)
+    inner, called = it.features.stem[1].conv, []
+
+    def note(module: nn.Module, *_: object) -> None:
+        if module is inner:
+            called.append(kind)
+
+    everywhere = kind.startswith("module_")
+    register = getattr(nn.modules.module if everywhere else inner, f"register_{kind}_hook")
+    hook = register(note)
+    try:
+        images = torch.randn(2, 3, 75, 75)
+        assert fused_steps(it(images)) == (0 if everywhere else len(it.features) - 1)
+        called.clear()
+        it(images).sum().backward()
+        assert called == [kind]
+    finally:
+        hook.remove()
+    assert fused_steps(it(images)) == len(it.features)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=str)
@@ -289,36 +314,86 @@ def test_norm_and_relu_in_bf16_are_those_of_torch() -> None:
     assert (output != expected).float().mean() < 0.01  # a rounding that falls the other way, seldom
 
 
-@pytest.mark.parametrize("failure", ["no compiler", "a compiler that fails", "a library that cannot be loaded"])
-def test_without_a_compiler_the_modules_are_run(failure: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = tmp_path / "cc"
-    if failure == "a compiler that fails":
-        script.write_text("#!/bin/sh\nexit 1\n")
-    elif failure == "a library that cannot be loaded":
-        script.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho nonsense > "$2"\n')
-    if script.exists():
-        script.chmod(0o755)
-    monkeypatch.setenv("CC", str(script))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    kernels.load_kernels.cache_clear()
-    try:
-        it = network(dtype=torch.float32)
-        images = torch.randn(2, 3, 75, 75)
-        assert fused_steps(it(images)) == 0
-    finally:
-        kernels.load_kernels.cache_clear()
-
-
-def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where kernels are to be kept that nobody has made yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.load_kernels.cache_clear()
+    yield tmp_path / "inceptionv4"
+    kernels.load_kernels.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        (None, "No such file"),
+        ("echo 'kernels.c: no such option' >&2; exit 1", "kernels.c: no such option"),
+        ('while [ "$1" != -o ]; do shift; done; echo nonsense > "$2"', "file too short|invalid ELF header"),
+    ],
+    ids=["no compiler", "a compiler that fails", "a library that cannot be loaded"],
+)
+def test_without_a_compiler_the_modules_are_run_after_a_word(
+    compiler: str | None, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+) -> None:
+    script = tmp_path / "my-cc"
+    if compiler is not None:
+        script.write_text(f"#!/bin/sh\n{compiler}\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    it = network(dtype=torch.float32)
+    images = torch.randn(2, 3, 75, 75)
+    with pytest.warns(RuntimeWarning, match=rf"slower.*my-cc.*({reason}).*set CC") as told:
+        assert fused_steps(it(images)) == 0
+    assert fused_steps(it(images)) == 0  # and not a word more
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("words", ["{cc} -m64", "env {cc}", "'{cc}'", ""])
+def test_a_compiler_may_have_options_and_a_wrapper(words: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("CC", words.format(cc=shutil.which("cc")))
     assert load_kernels(torch.float32) is not None
-    (library,) = (tmp_path / "inceptionv4").iterdir()
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_quotes_in_cc_that_do_not_close_are_named(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("CC", "cc 'x")
+    with pytest.warns(RuntimeWarning, match="No closing quotation"):
+        assert load_kernels(torch.float32) is None
+
+
+@pytest.mark.parametrize("obstacle", ["a folder that is read only", "a file in its place"])
+def test_where_they_cannot_be_kept_kernels_are_made_all_the_same(
+    obstacle: str, monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    if obstacle == "a file in its place":
+        cache.write_text("")
+    else:
+        cache.mkdir()
+        access = os.access  # for root, no mode of a folder is an obstacle
+
+        def refuse(path: object, mode: int) -> bool:
+            return str(path) != str(cache) and access(path, mode)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "access", refuse)
+    found = load_kernels(torch.float32)
+    assert found is not None
+    mean, _ = found.moments(torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last))
+    assert mean.tolist() == [1, 1, 1]
+    assert list(scratch.iterdir()) == []
+    assert cache.is_file() or list(cache.iterdir()) == []
+
+
+def test_kernels_are_compiled_once(cache: Path) -> None:
+    assert load_kernels(torch.float32) is not None
+    (library,) = cache.iterdir()
     made = library.stat().st_mtime_ns
     kernels.load_kernels.cache_clear()
     assert load_kernels(torch.float32) is not None
     assert library.stat().st_mtime_ns == made
-    assert list((tmp_path / "inceptionv4").iterdir()) == [library]
+    assert list(cache.iterdir()) == [library]
 
 
 def test_gradients_have_the_strides_of_their_weights() -> None:

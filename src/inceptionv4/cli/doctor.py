@@ -31,7 +31,7 @@ class Health:
     runtimes: dict[str, dict[str, str | None]]
     """By name: `files` that each runs, why it is `missing` (null: it is here), where it was `tested`."""
     unverified: list[str]
-    """Formats of `export` that nothing here can run, so that they are kept without having answered."""
+    """Formats of `export`, and precisions, that nothing here can run, so that they are kept untried."""
     packages: dict[str, str | None]
 
 
@@ -81,9 +81,20 @@ def examine() -> Health:
             }
             for runtime in RUNTIMES
         },
-        unverified=["air", *(["om"] if ASCEND.missing() else [])],
+        unverified=["air", *(["om"] if ASCEND.missing() else []), *_foreign_precisions()],
         packages={name: _version(name) for name in PACKAGES},
     )
+
+
+def _foreign_precisions() -> list[str]:
+    """In which OpenVINO, if it is here, writes files that this processor runs in another."""
+    try:
+        from inceptionv4.inference.backends.openvino import precisions
+
+        here = precisions()
+    except ImportError:
+        return []
+    return [f"openvino in {precision}" for precision in ("bf16", "fp16") if precision not in here]
 
 
 def _version(package: str) -> str | None:

@@ -123,7 +123,10 @@ def export(
     size = sum(file.stat().st_size for file in files)
     encrypted = ", encrypted" if encrypt_key_file is not None else ""
     print(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
-    print(artefact.verification or "unverified: no machine here can run it")
+    if artefact.verification is not None:
+        print(artefact.verification)
+    if artefact.doubt is not None:
+        print(f"unverified: {artefact.doubt}")
     if profile == "ascend":
         print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
     if (calibration := artefact.calibration) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from inceptionv4.export.atc import Recipe, find_compiler
 from inceptionv4.export.draft import Draft
 from inceptionv4.export.parity import Questions
 from inceptionv4.inference.backends.ascend import can_run, find_chip
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.files import write_together
 
@@ -34,7 +37,7 @@ class Ascend:
             UsageError: it is none.
         """
         name = self.soc_version or find_chip() or SOC_VERSION
-        if not name.startswith("Ascend") or not name.removeprefix("Ascend").replace("_", "").isalnum():
+        if not re.fullmatch(r"Ascend[0-9A-Za-z][0-9A-Za-z_-]*", name):
             raise UsageError(
                 f"--soc-version is Ascend and what `npu-smi info` calls the chip: {SOC_VERSION}, not {name}"
             )
@@ -57,6 +60,10 @@ class OmDraft(Draft):
         if not path.exists():
             self.recipe.compile(self.compiler, path.parent)
         sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
+
+    def open(self, path: Path) -> Backend:
+        """What was compiled, on the Ascend that is here: no processor runs it."""
+        return open_backend(path)
 
 
 def export_for_ascend(

@@ -7,13 +7,12 @@ AIPP is what an Ascend does to pixels before the network: it takes uint8 `(B, H,
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from inceptionv4.artefact import Artefact, sidecar
@@ -84,13 +83,13 @@ class Recipe:
         if self.aipp:
             (folder / self.aipp).write_text(write_aipp(self.artefact.spec.preprocessing), encoding="utf-8")
         takes = "uint8 (B, H, W, 3), pixels as decoded" if self.aipp else "float32 (B, 3, H, W), normalised"
-        description = json.dumps(asdict(self.artefact), indent=1)  # ASCII, and no line of it is END
         script = (
             f"#!/bin/sh\n# Makes {self.name!a}, which takes {takes}, where CANN is:\n"
             "# source /usr/local/Ascend/ascend-toolkit/set_env.sh\n"
             'set -e\ncd "$(dirname "$0")"\n'
             f"{shlex.join(self.command())}\n"
-            f"cat > {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n{description}\nEND\n"
+            f"cat > {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n"
+            f"{self.artefact.to_json()}\nEND\n"  # no line of it is END, since no string in JSON ends a line
         )
         (folder / self.script).write_text(script, encoding="utf-8")
 

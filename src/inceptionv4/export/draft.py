@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 
-from inceptionv4.artefact import Artefact
+from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.export.parity import Questions, verify
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
@@ -23,15 +23,22 @@ class Draft(ABC):
         """What was saved, in its own runtime, on the CPU where it can be."""
         return open_backend(path, device="cpu")
 
+    def computed_in(self, backend: Backend) -> Precision | None:
+        """What a runtime computes in that `open` gave; None: in what it was told to, since it knows nothing else."""
+        return None
+
     def save_verified(self, artefact: Artefact, path: Path, questions: Questions) -> Artefact:
-        """Write the file, run it, and write what it answered into its description, which is returned.
+        """Write the file, run it, and write what it answered into its description, which is returned. That does not
+        call it verified if it had to be run in another precision.
 
         Raises:
             Error: it answers differently from the model. The file is there nevertheless: `path` is to be in a folder
                 of `write_together`, which leaves nothing of it then.
         """
         self.save(artefact, path)
-        verification = verify(path.name, self.open(path), questions, artefact.precision)
-        verified = replace(artefact, verification=verification)
+        backend = self.open(path)
+        verification = verify(path.name, backend, questions, artefact.precision)
+        computed_in = self.computed_in(backend) or artefact.precision
+        verified = replace(artefact, verification=replace(verification, computed_in=computed_in))
         self.save(verified, path)
         return verified

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from inceptionv4.artefact import Artefact, Format, Precision
-from inceptionv4.errors import UsageError
+from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.export import parity
 from inceptionv4.export.ascend import Ascend, export_for_ascend
 from inceptionv4.export.draft import Draft
@@ -18,7 +18,11 @@ from inceptionv4.export.int8 import Int8, round_model
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.files import write_together
+from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
+
+EXPORTED = (".pt2", ".xml", ".mindir", ".air", ".om")
+"""Endings of files that hold a graph alone; an .onnx of floats is read as weights."""
 
 
 def export_model(
@@ -38,16 +42,19 @@ def export_model(
 
     `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
     `batch_size` fixes the number of images at once. `images` is a place of images to compare on; if not given, the
-    model's own data, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that Ascend's compiler
-    reads, with the means to compile it beside it.
+    model's own data if they can be read, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that
+    Ascend's compiler reads, with the means to compile it beside it.
 
     A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
+    That of what had to be run in another precision says in which; `Artefact.doubt` has the words for both.
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
-        UsageError: no such model, the runtime is not installed, or the form has no such precision; int8 for an Ascend.
+        UsageError: no such model, or it is an exported file; the runtime is not installed; the form has no such
+            precision; int8 for an Ascend.
         CheckpointError: the model is damaged.
-        DataError: the data for int8 or for the comparison cannot be used.
+        DataError: the data for int8 or at `images` cannot be used.
+        StorageError: these are in object storage, which cannot be reached, or refuses.
         Error: the file answers differently from the model, or int8 costs too much accuracy.
         RunError: the file cannot be written.
     """
@@ -57,7 +64,7 @@ def export_model(
         if int8 is not None:
             raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
         ascend = replace(ascend, soc_version=ascend.resolve())
-    network, checkpoint = load_model(model)
+    network, checkpoint = _load(model)
     artefact = Artefact(
         format=form,
         precision="int8" if int8 is not None else precision or ("fp16" if form == "om" else "fp32"),
@@ -108,6 +115,18 @@ def hash_weights(network: InceptionV4) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _load(model: str) -> tuple[InceptionV4, Checkpoint]:
+    try:
+        return load_model(model)
+    except CheckpointError:
+        if Path(model).suffix not in EXPORTED:
+            raise
+        raise UsageError(
+            f"{model} is an exported file, which is run and not exported from; give the weights that it was made of: a "
+            "run folder, or a file such as best.safetensors"
+        ) from None
 
 
 def _draft(rewritten: InceptionV4, artefact: Artefact, key: bytes | None) -> Draft:

@@ -87,16 +87,21 @@ def _top1(backend: Backend, data: str, what: str) -> float:
 
 
 def _maker(rewritten: InceptionV4, artefact: Artefact, inputs: list[np.ndarray]) -> Callable[[tuple[str, ...]], Draft]:
-    """What makes a draft that leaves the convolutions of these names in float."""
-    from inceptionv4.export.onnx import OnnxDraft, build_graph
+    """What makes a draft that leaves the convolutions of these names in float.
 
-    model = build_graph(rewritten, replace(artefact, batch_size=None))
+    Ranges are measured on any number of images at once; where the file is to take a fixed one, that is said afterwards.
+    """
+    from inceptionv4.export.onnx import OnnxDraft, build_graph, fix_batch
+
+    model, batch_size = build_graph(rewritten, replace(artefact, batch_size=None)), artefact.batch_size
     if artefact.format == "onnx":
-        return lambda layers: OnnxDraft(quantize.quantize_onnx(model, inputs, layers))
-    from inceptionv4.export.openvino import OpenVinoDraft, read_graph
+        return lambda layers: OnnxDraft(fix_batch(quantize.quantize_onnx(model, inputs, layers), batch_size))
+    from inceptionv4.export import openvino
 
-    graph = read_graph(model)
-    return lambda layers: OpenVinoDraft(quantize.quantize_openvino(graph, inputs, layers))
+    graph = openvino.read_graph(model)
+    return lambda layers: openvino.OpenVinoDraft(
+        openvino.fix_batch(quantize.quantize_openvino(graph, inputs, layers), batch_size)
+    )
 
 
 def _as_inputs(images: torch.Tensor, kind: Input, preprocessing: Preprocessing) -> Iterator[np.ndarray]:

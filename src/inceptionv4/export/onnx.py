@@ -40,6 +40,16 @@ def build_graph(
     return model
 
 
+def fix_batch(model: onnx.ModelProto, batch_size: int | None) -> onnx.ModelProto:
+    """A graph for any number of images, in place, as one for `batch_size`; None leaves it as it is."""
+    if batch_size is not None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch_size
+        del model.graph.value_info[:]  # shapes in between, of any number: a reader finds them by itself
+        onnx.checker.check_model(model)
+    return model
+
+
 @dataclass(frozen=True)
 class OnnxDraft(Draft):
     """A graph that is to be a file."""

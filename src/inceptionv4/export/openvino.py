@@ -8,9 +8,11 @@ from typing import Any
 
 import onnx
 
-from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.artefact import NOTE, Artefact, Precision
 from inceptionv4.errors import UsageError
 from inceptionv4.export.draft import Draft
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.openvino import OpenVinoBackend
 
 
 def read_graph(model: onnx.ModelProto) -> Any:
@@ -24,6 +26,14 @@ def read_graph(model: onnx.ModelProto) -> Any:
     except ImportError:
         raise UsageError("OpenVINO's files are written by openvino: pip install 'inceptionv4[openvino]'") from None
     return openvino.Core().read_model(model.SerializeToString())
+
+
+def fix_batch(graph: Any, batch_size: int | None) -> Any:
+    """A graph for any number of images, in place, as one for `batch_size`; None leaves it as it is."""
+    if batch_size is not None:
+        _, *image = graph.input(0).get_partial_shape()
+        graph.reshape({0: [batch_size, *image]})
+    return graph
 
 
 @dataclass(frozen=True)
@@ -41,3 +51,8 @@ class OpenVinoDraft(Draft):
             openvino.save_model(self.graph, path, compress_to_fp16=artefact.precision in ("fp16", "bf16"))
         except RuntimeError as error:  # which is how it reports a full disk
             raise OSError(" ".join(str(error).split())[-200:]) from None
+
+    def computed_in(self, backend: Backend) -> Precision:
+        """Fp32 where the processor has neither bf16 nor fp16: OpenVINO takes it, and says nothing."""
+        assert isinstance(backend, OpenVinoBackend)
+        return backend.precision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.weights.checkpoint import Checkpoint
 
 IMAGES = 32
-"""That a file is tried on; spread evenly over those there are."""
+"""That a file is tried on, or all if there are fewer; spread evenly over those there are."""
 
 
 @dataclass(frozen=True)
@@ -30,33 +31,37 @@ class Questions:
     source: str
 
 
-@torch.inference_mode()
 def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -> Questions:
-    """Answers of the plain network in float32, in evaluation mode on the CPU, to `IMAGES` real images.
+    """Answers of the plain network in float32, in evaluation mode on the CPU, to at most `IMAGES` real images.
 
-    Those are of `data` if it is given, else of the data that the model was trained on if they are still there, else the
-    package's digits.
+    Those are of `data` if it is given, else of the data that the model was trained on if they can still be read, else
+    the package's digits: images like those that the model is for, as far as they can be found, and held-out ones.
 
     Raises:
-        DataError: `data` cannot be used.
+        DataError: `data` cannot be used, or one of the images cannot be decoded.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
+        UsageError: its layout needs an extra that is not installed.
     """
-    samples = find_images(checkpoint, data)
-    batches = list(evaluation_batches(spread(samples, IMAGES), checkpoint.spec.preprocessing, batch_size=8, workers=1))
-    logits = [network(batch.to_input(torch.device("cpu"), checkpoint.spec.preprocessing)) for batch in batches]
-    return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
-
-
-def find_images(checkpoint: Checkpoint, data: str | None) -> Samples:
-    """Images like those that the model is for, as far as they can be found: held-out ones."""
     if data is not None:
-        return read_dataset(data).val
-    for place in (checkpoint.trained_on.get("location"), DIGITS):
-        try:
-            if place is not None:
-                return read_dataset(place).val
-        except DataError:
-            continue
-    raise AssertionError("the digits are part of the package")
+        return _ask(network, checkpoint, data)
+    trained_on = checkpoint.trained_on.get("location")
+    if trained_on is not None:
+        # Nobody asked for them now: whatever is wrong with them, decoding included, is no reason to export nothing.
+        with contextlib.suppress(Error, OSError):
+            return _ask(network, checkpoint, trained_on)
+    return _ask(network, checkpoint, DIGITS)
+
+
+@torch.inference_mode()
+def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
+    samples, preprocessing = read_dataset(data).val, checkpoint.spec.preprocessing
+    if not len(samples):
+        raise DataError(
+            f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
+        )
+    batches = list(evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1))
+    logits = [network(batch.to_input(torch.device("cpu"), preprocessing)) for batch in batches]
+    return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
 
 
 def spread(samples: Samples, count: int) -> Samples:

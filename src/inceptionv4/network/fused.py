@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from inceptionv4.network.blocks import Concatenate, ConvNormReLU
 from inceptionv4.network.kernels import Kernels, load_kernels
@@ -35,13 +36,16 @@ def fusible(stage: nn.Module, features: Tensor) -> bool:
         return False
     if not (stage.training and torch.is_grad_enabled() and features.device.type == "cpu" and len(features) > 1):
         return False
+    if _has_any_global_hook():  # type: ignore[no-untyped-call]
+        return False
     kernels = load_kernels(_dtype(features))
     return kernels is not None and all(_is_plain(module, kernels.real) for module in stage.modules())
 
 
 def _is_plain(module: nn.Module, real: torch.dtype) -> bool:
     """Whether it is one of the modules that are known here, all of it is trained, and nobody waits for its call."""
-    if type(module) not in KNOWN or module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    if type(module) not in KNOWN or any(hooks):
         return False
     if isinstance(module, nn.BatchNorm2d) and not (module.training and module.track_running_stats and module.momentum):
         return False

@@ -1,20 +1,24 @@
 """What `kernels.c` offers, on torch tensors; compiled by this machine's C compiler when it is first asked for.
 
-That takes about a second for a type, once: the result lies in `$XDG_CACHE_HOME/inceptionv4`. Where there is no C
-compiler, or it fails, `load_kernels` returns None, and nothing is lost but speed.
+The compiler is `$CC`, which may be several words, else `cc`. That takes about a second for a type, once: the result
+lies in `$XDG_CACHE_HOME/inceptionv4`. Where there is no C compiler, or it fails, `load_kernels` warns and returns None,
+and nothing is lost but speed.
 
 Images are `(B, C, H, W)`, channels last in memory, and may be a slice of the channels of a wider tensor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 from typing import cast
 
@@ -37,33 +41,45 @@ ELEMENTS = {torch.bfloat16: 16, torch.float32: 32, torch.float64: 64}
 
 @functools.cache
 def load_kernels(dtype: torch.dtype) -> Kernels | None:
-    """The kernels for images of `dtype`; None for another than bfloat16, float32 and float64, or without compiler."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if dtype not in ELEMENTS or compiler is None:
+    """The kernels for images of `dtype`; None for another than bfloat16, float32 and float64, or if none can be made,
+    which a warning says once.
+    """
+    if dtype not in ELEMENTS:
         return None
+    compiler = os.environ.get("CC") or "cc"
     try:
-        return Kernels(ctypes.CDLL(str(_library(compiler, ELEMENTS[dtype]))), dtype)
-    except (OSError, subprocess.CalledProcessError):
+        return Kernels(_load_library(shlex.split(compiler), ELEMENTS[dtype]), dtype)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        said = error.stderr.decode(errors="replace") if isinstance(error, subprocess.CalledProcessError) else ""
+        reason = " ".join((said or str(error)).split())[:300]
+        warnings.warn(
+            f"training on this processor is slower than it could be: its kernels were not made by {compiler!r} "
+            f"({reason}); install a C compiler, or set CC to one",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
 
 
-def _library(compiler: str, element: int) -> Path:
-    """The compiled file: from the cache, else made, and kept if that can be."""
-    command = [compiler, *OPTIONS, f"-DELEMENT={element}"]
+def _load_library(compiler: list[str], element: int) -> ctypes.CDLL:
+    """The compiled code: from the cache, else made, and kept if that can be."""
+    program, *words = compiler
+    command = [shutil.which(program) or program, *words, *OPTIONS, f"-DELEMENT={element}"]
     machine = str(sorted(torch.cpu.get_capabilities().items()))
     key = hashlib.sha256("\n".join([*command, machine]).encode() + SOURCE.read_bytes()).hexdigest()[:32]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # nowhere to keep it
-        folder = Path(tempfile.mkdtemp())
     library = folder / f"kernels-{key}.so"
     if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as building:
+        with contextlib.suppress(OSError):  # nowhere to keep it
+            folder.mkdir(parents=True, exist_ok=True)
+        keeps = folder.is_dir() and os.access(folder, os.W_OK)
+        with tempfile.TemporaryDirectory(dir=folder if keeps else None) as building:
             made = Path(building) / library.name
             subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+            if not keeps:
+                return ctypes.CDLL(str(made))  # which stays loaded when the file is gone
             made.replace(library)  # whole or not at all, should two processes do it
-    return library
+    return ctypes.CDLL(str(library))
 
 
 class Kernels:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inceptionv4.artefact import NOTE, Artefact
+from inceptionv4.artefact import NOTE, Artefact, Precision
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 
@@ -72,7 +72,21 @@ class OpenVinoBackend(GraphBackend):
             request.wait()
         return np.concatenate([request.get_output_tensor(0).data.copy() for request, _ in running])
 
+    @property
+    def precision(self) -> Precision:
+        """What it computes in: fp32, whatever it was told, where the processor has nothing else."""
+        told = self.artefact.precision
+        taken = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        return told if taken == HINTS[told] and (told == "int8" or told in precisions()) else "fp32"
+
     def describe(self) -> str:
-        hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        precision = "int8" if self.artefact.precision == "int8" else {"f32": "fp32", "f16": "fp16"}.get(hint, hint)
-        return f"OpenVINO, CPU, {precision}, {self.streams} streams"
+        return f"OpenVINO, CPU, {self.precision}, {self.streams} streams"
+
+
+def precisions() -> tuple[Precision, ...]:
+    """In which floating point OpenVINO computes on this processor, without imitating it."""
+    import openvino
+
+    offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    names: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+    return tuple(name for name in names if name.upper() in offered)
