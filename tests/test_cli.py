@@ -46,7 +46,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     assert output.splitlines()[-1] == "[]"
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.cpu_count() > 8, reason="GCC's OpenMP on Linux, and few cores")
+@pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) > 8, reason="GCC's OpenMP on Linux, and few cores")
 @pytest.mark.parametrize(
     ("given", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
 )

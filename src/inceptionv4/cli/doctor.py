@@ -65,7 +65,7 @@ def doctor(*, json: Flag = False) -> None:
 
 
 def examine() -> Health:
-    from inceptionv4.inference.runtimes import ASCEND, RUNTIMES
+    from inceptionv4.inference.runtimes import OM, RUNTIMES
     from inceptionv4.runtime.device import select_device
 
     return Health(
@@ -81,7 +81,7 @@ def examine() -> Health:
             }
             for runtime in RUNTIMES
         },
-        unverified=["air", *(["om"] if ASCEND.missing() else []), *_foreign_precisions()],
+        unverified=["air", *(["om"] if OM.missing() else []), *_foreign_precisions()],
         packages={name: _version(name) for name in PACKAGES},
     )
 

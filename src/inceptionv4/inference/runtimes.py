@@ -12,7 +12,7 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.onnx import is_exported_onnx
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.fastest import FastestBackend
-from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA, Device, select_device
 from inceptionv4.weights.load import find_model, load_model
 
 
@@ -72,7 +72,7 @@ def _ascend(path: Path, device: Device) -> Backend:
 
 def _weights(path: Path, device: Device) -> Backend:
     network, checkpoint = load_model(path)
-    kind = FastestBackend if device.device.type == "cpu" else TorchBackend
+    kind = FastestBackend if device.device.type == CPU else TorchBackend
     return kind(network, checkpoint.spec, device, trained_on=checkpoint.trained_on)
 
 
@@ -81,7 +81,7 @@ def _extra(name: str) -> str:
 
 
 def _any() -> tuple[str, ...]:
-    return ("cpu", "cuda", "npu")
+    return (CPU, NVIDIA, ASCEND)
 
 
 def _onnx_devices() -> tuple[str, ...]:
@@ -93,14 +93,14 @@ def _onnx_devices() -> tuple[str, ...]:
 
 
 def _cpu() -> tuple[str, ...]:
-    return ("cpu",)
+    return (CPU,)
 
 
 def _npu() -> tuple[str, ...]:
-    return ("npu",)
+    return (ASCEND,)
 
 
-ASCEND = Runtime(
+OM = Runtime(
     name="ascend",
     suffix=".om",
     modules=("acl", "ais_bench"),
@@ -124,7 +124,7 @@ RUNTIMES = (
     ),
     Runtime("openvino", ".xml", ("openvino",), _extra("openvino"), _cpu, "CPU", _openvino),
     Runtime("mindspore", ".mindir", ("mindspore",), _extra("mindspore"), _cpu, "CPU", _mindspore),
-    ASCEND,
+    OM,
 )
 
 

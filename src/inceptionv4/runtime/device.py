@@ -14,6 +14,9 @@ from torch import nn
 from inceptionv4.config import Precision
 from inceptionv4.errors import UsageError
 
+CPU, NVIDIA, ASCEND = "cpu", "cuda", "npu"
+"""Kinds of torch's devices, by its names for them."""
+
 
 @dataclass(frozen=True)
 class Device:

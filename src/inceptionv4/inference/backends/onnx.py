@@ -12,10 +12,14 @@ import torch
 from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
+from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA
 
-ACCELERATORS = {"cuda": "CUDAExecutionProvider", "npu": "CANNExecutionProvider"}
+PROVIDERS = {
+    NVIDIA: "CUDAExecutionProvider",
+    ASCEND: "CANNExecutionProvider",
+    CPU: "CPUExecutionProvider",
+}
 """What onnxruntime calls torch's devices. Others that it may offer send images elsewhere, or are untried."""
-CPU = "CPUExecutionProvider"
 
 
 class OnnxBackend(GraphBackend):
@@ -40,10 +44,10 @@ class OnnxBackend(GraphBackend):
         except ImportError:
             raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
         try:
-            session = _session(path, torch.device("cpu"))
+            session = _session(path, torch.device(CPU))
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
             raise CheckpointError(f"{path} is damaged or no ONNX file ({str(error)[:200]})") from None
-        if device.type != "cpu" and device.type in devices():
+        if device.type != CPU and device.type in devices():
             session = _accelerated(path, device)
         notes = session.get_modelmeta().custom_metadata_map
         if NOTE not in notes:
@@ -53,7 +57,7 @@ class OnnxBackend(GraphBackend):
     @classmethod
     def of_graph(cls, graph: bytes, artefact: Artefact) -> OnnxBackend:
         """A graph that is in memory, on the processor."""
-        return cls(_session(graph, torch.device("cpu")), artefact)
+        return cls(_session(graph, torch.device(CPU)), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self._session.run(None, {self._input: images})[0]
@@ -69,7 +73,7 @@ def devices() -> tuple[str, ...]:
     import onnxruntime
 
     offered = onnxruntime.get_available_providers()
-    return ("cpu", *(kind for kind, provider in ACCELERATORS.items() if provider in offered))
+    return tuple(kind for kind, provider in PROVIDERS.items() if provider in offered)
 
 
 def _accelerated(path: Path, device: torch.device) -> Any:
@@ -80,7 +84,7 @@ def _accelerated(path: Path, device: torch.device) -> Any:
     except Exception as error:  # noqa: BLE001 - as above
         reason = str(error)[:200]
     else:
-        if ACCELERATORS[device.type] in session.get_providers():
+        if PROVIDERS[device.type] in session.get_providers():
             return session
     raise UsageError(
         f"onnxruntime was built for {device.type} and cannot use {device}: {reason}; put the folders of its libraries "
@@ -96,9 +100,9 @@ def _session(model: Path | bytes, device: torch.device) -> Any:
     options.log_severity_level = 3
     # Its threads would spin on after an answer, on the cores that decoding needs, and torch, where the two take turns.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [CPU]
-    if device.type in ACCELERATORS:
-        providers.insert(0, (ACCELERATORS[device.type], {"device_id": device.index or 0}))
+    providers: list[Any] = [PROVIDERS[CPU]]
+    if device.type != CPU:
+        providers.insert(0, (PROVIDERS[device.type], {"device_id": device.index or 0}))
     # It would go on on the processor, and print that on standard output.
     return onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
 
