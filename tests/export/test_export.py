@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from inceptionv4.errors import CheckpointError, Error
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model, hash_weights
 from inceptionv4.export.int8 import Int8
+from inceptionv4.inference.backends.openvino import core
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
@@ -106,7 +106,7 @@ def shapes(path: Path) -> list[list[int | str]]:
             [side.dim_value or side.dim_param for side in value.type.tensor_type.shape.dim]
             for value in (*graph.input, *graph.output)
         ]
-    model = openvino.Core().read_model(path)
+    model = core().read_model(path)
     return [
         [side.get_length() if side.is_static else "batch" for side in port.get_partial_shape()]
         for port in (*model.inputs, *model.outputs)
@@ -137,8 +137,7 @@ def test_the_number_of_images_is_that_of_the_file(
 def is_computed_otherwise(path: Path, hint: str, images: np.ndarray) -> bool:
     """Whether OpenVINO, told so, answers otherwise here than when it is told to compute in fp32."""
     of_hint, of_fp32 = (
-        openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": told})(images)[0]
-        for told in (hint, "f32")
+        core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": told})(images)[0] for told in (hint, "f32")
     )
     return not np.array_equal(of_hint, of_fp32)
 
@@ -174,7 +173,7 @@ def test_the_processor_decides_whether_a_short_precision_is_verified(
     monkeypatch.setattr(OpenVinoBackend, "precision", property(lambda _: precision if here else "fp32"))
     path = tmp_path / "m.xml"
     artefact = export_model(str(model), "openvino", path, precision=precision, images=str(textures))
-    note = json.loads(openvino.Core().read_model(path).get_rt_info([NOTE]).astype(str))
+    note = json.loads(core().read_model(path).get_rt_info([NOTE]).astype(str))
     assert Artefact.from_json(json.dumps(note), "m.xml") == artefact
     if here:
         assert (note["status"], "reason" in note) == ("verified", False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +78,25 @@ def test_an_accelerator_whose_libraries_do_not_load(onnx_file: Path, monkeypatch
     with pytest.raises(UsageError, match="built for cuda and cannot use cuda: .*CUDA.* or take --device cpu"):
         OnnxBackend.open(onnx_file, torch.device("cuda"))
     assert OnnxBackend.open(onnx_file, torch.device("cpu")).describe() == "ONNX Runtime, CPU, fp32"
+
+
+def test_signals_are_handled_after_openvino(onnx_file: Path) -> None:
+    """Cores of OpenVINO's that end in the order of their beginning would leave none but a fault for the next signal."""
+    code = (
+        "import gc, os, signal, sys\n"
+        "from inceptionv4.artefact import NOTE, Artefact\n"
+        "from inceptionv4.inference.backends.openvino import OpenVinoBackend\n"
+        "import onnx\n"
+        "model = onnx.load(sys.argv[1])\n"
+        "note = next(entry.value for entry in model.metadata_props if entry.key == NOTE)\n"
+        "def make(): return OpenVinoBackend.of_graph(model.SerializeToString(), Artefact.from_json(note, 'a test'))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "first = make(); second = make()\n"
+        "del first; gc.collect(); del second; gc.collect()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, onnx_file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_a_pt2_computes_in_what_it_says(

@@ -12,7 +12,7 @@ from inceptionv4.artefact import NOTE, Artefact, Precision
 from inceptionv4.errors import UsageError
 from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.backend import Backend
-from inceptionv4.inference.backends.openvino import OpenVinoBackend
+from inceptionv4.inference.backends.openvino import OpenVinoBackend, core
 
 
 def read_graph(model: onnx.ModelProto) -> Any:
@@ -22,10 +22,10 @@ def read_graph(model: onnx.ModelProto) -> Any:
         UsageError: openvino is not installed.
     """
     try:
-        import openvino
+        import openvino  # noqa: F401 - a word about it, before a word about the graph
     except ImportError:
         raise UsageError("OpenVINO's files are written by openvino: pip install 'inceptionv4[openvino]'") from None
-    return openvino.Core().read_model(model.SerializeToString())
+    return core().read_model(model.SerializeToString())
 
 
 def fix_batch(graph: Any, batch_size: int | None) -> Any:

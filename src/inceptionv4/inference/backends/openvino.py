@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,32 @@ HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 """What OpenVINO is told to compute in. Left alone, it takes bf16 wherever the processor has it, and says nothing."""
 
 
+@cache
+def core() -> Any:
+    """OpenVINO's core of this process, the only one, which never ends.
+
+    While a core's plugin for processors (2026.4) is alive, it has the main thread handle signals on a stack of its own,
+    and at its end gives back the stack that it found. Of two that do not end in the reverse order of their beginning,
+    the second one gives back the first one's, which is no more: the next signal, SIGTERM to a training perhaps, is a
+    segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVinoBackend(GraphBackend):
     """A graph in OpenVINO, on as many threads as torch has; a batch is spread over the streams that it finds best."""
 
     def __init__(self, model: Any, artefact: Artefact) -> None:
         """Compile a graph of OpenVINO's that `artefact` describes, for the processor."""
-        import openvino
-
         super().__init__(artefact)
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": HINTS[artefact.precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._compiled: Any = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled: Any = core().compile_model(model, "CPU", settings)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
 
@@ -41,11 +54,11 @@ class OpenVinoBackend(GraphBackend):
         CheckpointError: damaged, or not exported by this package.
         """
         try:
-            import openvino
+            import openvino  # noqa: F401 - a word about it, before a word about the file
         except ImportError:
             raise UsageError("OpenVINO's files are run by openvino: pip install 'inceptionv4[openvino]'") from None
         try:
-            model = openvino.Core().read_model(path)
+            model = core().read_model(path)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise CheckpointError(f"{path} is damaged, or its .bin is gone ({reason}); export it again") from None
@@ -56,9 +69,7 @@ class OpenVinoBackend(GraphBackend):
     @classmethod
     def of_graph(cls, graph: bytes, artefact: Artefact) -> OpenVinoBackend:
         """An ONNX graph that is in memory."""
-        import openvino
-
-        return cls(openvino.Core().read_model(graph), artefact)
+        return cls(core().read_model(graph), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         edges = np.linspace(0, len(images), min(self.streams, len(images)) + 1).astype(int)
@@ -85,8 +96,6 @@ class OpenVinoBackend(GraphBackend):
 
 def precisions() -> tuple[Precision, ...]:
     """In which floating point OpenVINO computes on this processor, without imitating it."""
-    import openvino
-
-    offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    offered = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
     return tuple(name for name in names if name.upper() in offered)
