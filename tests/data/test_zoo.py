@@ -99,7 +99,7 @@ def test_training_evaluation_and_prediction_see_every_file_of_the_zoo_alike(tmp_
             assert difference.mean() < 0.5, name
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_training_goes_on_past_truncated_files_and_counts_them(tmp_path: Path, workers: int) -> None:
     """Sixty of 6,060: twenty offsets in each of three formats. The good lines all name the same few files."""
     picture = Image.fromarray(skimage.data.chelsea()).resize((40, 40))

@@ -149,7 +149,9 @@ def test_a_thread_that_never_ends_does_not_hold_up_the_end(number: signal.Signal
         assert (process.returncode, out, err) == (code, "", said)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_second_signal_waits_for_no_thread(number: signal.Signals, code: int) -> None:
     with started(*STUCK, "decoding") as (process, port, _), ThreadPoolExecutor(1) as pool:
         (answer,) = busy(port, pool, 1)
@@ -179,7 +181,9 @@ def warming() -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_before_it_is_ready_ends_it_in_order(number: signal.Signals, code: int) -> None:
     with warming() as process:
         start = time.monotonic()
