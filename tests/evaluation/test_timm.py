@@ -102,6 +102,7 @@ def test_top1_and_top5_are_timms(
     assert metrics.loss == pytest.approx(float(expected), rel=1e-3)  # see above
 
 
+@pytest.mark.slow
 def test_fine_tuning_from_timms_weights_keeps_the_classifier_of_imagenet(
     weights: tuple[torch.nn.Module, Path], textures: Path, tmp_path: Path, command: Callable[..., object]
 ) -> None:

@@ -72,8 +72,14 @@ def expected(model: Path, textures: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return images, logits
 
 
-@pytest.mark.parametrize("options", [{}, {"pixels": True}, {"batch_size": 4}], ids=["floats", "pixels", "fixed"])
-@pytest.mark.parametrize("form", ["onnx", "openvino", "pt2"])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        *((form, options) for form in ("onnx", "openvino") for options in ({}, {"pixels": True}, {"batch_size": 4})),
+        ("pt2", {"pixels": True}),
+        *(pytest.param("pt2", options, marks=pytest.mark.slow) for options in ({}, {"batch_size": 4})),
+    ],
+)
 def test_a_file_answers_as_the_model(
     model: Path, textures: Path, tmp_path: Path, expected: Any, form: Any, options: dict[str, Any]
 ) -> None:
@@ -117,8 +123,8 @@ def shapes(path: Path) -> list[list[int | str]]:
 @pytest.mark.parametrize(
     ("form", "precision"),
     [
-        *(("onnx", "fp32"), ("openvino", "fp32"), ("onnx", "int8")),
-        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+        *(("onnx", "fp32"), ("openvino", "fp32")),
+        *(pytest.param(form, "int8", marks=pytest.mark.slow) for form in ("onnx", "openvino")),
     ],
 )
 def test_the_number_of_images_is_that_of_the_file(

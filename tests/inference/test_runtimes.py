@@ -99,6 +99,7 @@ def test_signals_are_handled_after_openvino(onnx_file: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_pt2_computes_in_what_it_says(
     narrow_model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,7 +204,10 @@ def test_a_second_signal_before_it_is_ready_ends_it_at_once() -> None:
         assert (process.returncode, err) == (143, "stopped at once by a second signal\n")
 
 
-@pytest.mark.parametrize(("limit", "stay"), [("ulimit -n 640", 640 - SPARE_DESCRIPTORS), ("ulimit -S -n 256", 700)])
+@pytest.mark.parametrize(
+    ("limit", "stay"),
+    [pytest.param("ulimit -n 640", 640 - SPARE_DESCRIPTORS, marks=pytest.mark.slow), ("ulimit -S -n 256", 700)],
+)
 def test_silent_connections_keep_nobody_else_out(limit: str, stay: int) -> None:
     """They are more than the descriptors that the process may have, or has until it asks for more."""
     command = ("bash", "-c", f'{limit}; exec "$@"', "bash", *SLOW)

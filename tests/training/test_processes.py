@@ -116,6 +116,7 @@ def test_a_machine_is_lost_and_comes_back(textures: Path, tmp_path: Path, togeth
     assert not (second.folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_processes_may_change_on_the_way(textures: Path, tmp_path: Path, together: Path) -> None:
     """Two, one, two; each stopped by a signal to one of them only."""
     config = halves(textures, tmp_path)

@@ -70,7 +70,9 @@ MODERN = {
 """What `settings` leaves out, growing images among it."""
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", pytest.param("sgd", marks=pytest.mark.slow), "modern"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rmsprop", "sgd")), "modern"]
+)
 def test_stopped_at_any_step_it_ends_the_same(
     optimizer: Any, textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +288,7 @@ def half_written(folder: Path) -> set[str]:
     return {path.name for path in folder.glob(".*")}
 
 
+@pytest.mark.slow
 def test_killed_at_random_it_ends_the_same(textures: Path, tmp_path: Path, whole: Path) -> None:
     """A state after each step, so that many a kill falls into a save."""
     config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))

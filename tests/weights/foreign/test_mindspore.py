@@ -75,6 +75,7 @@ def test_the_model_zoos_checkpoint_of_a_training(ms: ModuleType, tmp_path: Path)
     assert checkpoint.spec.classes[0] == "tench"
 
 
+@pytest.mark.slow
 def test_mindcvs_checkpoint_and_back(ms: ModuleType, tmp_path: Path) -> None:
     from mindcv.models.inceptionv4 import InceptionV4 as MindCV
 
