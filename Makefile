@@ -10,12 +10,8 @@ demo: .venv/.demo
 	$(BIN)/inceptionv4 predict runs/digits examples/seven.png
 	@echo "The newest folder in runs/digits holds the settings, the log, the checkpoints and plots/curves.png."
 
-# Object storage has processes of its own: in one that had run all the rest, it crashed once, and why is not known.
-REMOTE := tests/training/test_mirror.py tests/data/test_remote.py tests/runtime/test_storage.py tests/runtime/test_shelf.py
-
 test: .venv/.test
-	$(BIN)/pytest $(REMOTE:%=--ignore=%)
-	$(BIN)/pytest $(REMOTE)
+	$(BIN)/pytest
 
 soak: .venv/.test
 	$(BIN)/pytest tests/soak --override-ini 'addopts=--strict-markers -ra'

@@ -261,7 +261,9 @@ def test_file_names_that_are_not_utf8_come_out_as_they_are(narrow_model: Path, t
         assert name in result.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_signals_end_a_run_with_their_exit_code(
     textures: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -53,6 +53,7 @@ def test_an_evaluation_counts_each_image_once(narrow_model: Path, photographs: P
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_image_ends_the_evaluation_on_all(narrow_model: Path, photographs: Path, tmp_path: Path) -> None:
     shutil.copytree(photographs, tmp_path / "data")
     damaged = tmp_path / "data/grass/007.jpg"

@@ -348,6 +348,7 @@ def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Pa
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.slow
 def test_without_onnx_the_forms_that_do_not_need_it_are_written(model: Path, textures: Path, tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['onnx'] = None\n"

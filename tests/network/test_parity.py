@@ -36,7 +36,8 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("size", "training"), [(75, False), (75, True), (299, False), pytest.param(299, True, marks=pytest.mark.slow)]
+    ("size", "training"),
+    [(75, False), (75, True), *(pytest.param(299, training, marks=pytest.mark.slow) for training in (False, True))],
 )
 def test_logits_features_and_all_gradients_equal_timms(
     twins: tuple[InceptionV4, nn.Module], size: int, training: bool

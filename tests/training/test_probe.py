@@ -79,6 +79,7 @@ def test_the_rate_test_rises_and_suggests_a_tenth_of_the_best(
     assert RateTest([1.0, 2.0, 3.0], [3.0, 1.0, 2.0]).suggestion == 0.2
 
 
+@pytest.mark.slow
 def test_the_command_line_tries_sizes_and_rates(textures: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     sizes = command("train", *small(textures, tmp_path), "--find-batch-size")
     assert sizes.code == 0, sizes.err
