@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -312,6 +313,42 @@ def test_norm_and_relu_in_bf16_are_those_of_torch() -> None:
     expected = batch_norm(images, None, None, weight, bias, training=True, eps=1e-3).relu()
     torch.testing.assert_close(output, expected, rtol=2**-7, atol=1e-6)
     assert (output != expected).float().mean() < 0.01  # a rounding that falls the other way, seldom
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3, 5, 8, 13, 26, 96])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((8, 8), (3, 3), 1, (1, 1)),  # strips of several images
+        ((17, 17), (1, 7), 1, (0, 3)),
+        ((17, 17), (7, 1), 1, (3, 0)),
+        ((35, 20), (3, 3), 2, (0, 0)),
+        ((4, 301), (3, 3), 1, (0, 0)),  # rows longer than a strip
+        ((1, 2), (7, 7), 1, (3, 3)),  # taps that meet nothing
+    ],
+    ids=str,
+)
+def test_the_gradient_of_weights_is_that_of_torch_on_any_number_of_threads(
+    size: tuple[int, int], kernel: tuple[int, int], stride: int, padding: tuple[int, int], outputs: int
+) -> None:
+    found = load_kernels(torch.float32)
+    assert found is not None
+    images = random_images(5, 48, *size, dtype=torch.float32)
+    conv = nn.Conv2d(48, outputs, kernel, stride, padding, bias=False).double()
+    output = conv(images.double())
+    gradient = random_images(*output.shape, dtype=torch.float32)
+    result = found.weight_gradient(images, gradient, conv)
+    if result is None:
+        pytest.skip("on this processor it is torch's own")
+    (expected,) = torch.autograd.grad(output, conv.weight, gradient.double())
+    assert (result - expected).abs().max() < 2e-6 * expected.abs().max()
+    threads = torch.get_num_threads()
+    try:
+        for other in (1, 2, 3, 7):
+            torch.set_num_threads(other)
+            assert torch.equal(cast(Tensor, found.weight_gradient(images, gradient, conv)), result)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture

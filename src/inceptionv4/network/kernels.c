@@ -227,28 +227,60 @@ void average_pool(const element *x, long x_pitch, element *y, long y_pitch, long
 // oneDNN's gradient of weights for channels last runs at half the speed of its convolution where there is AVX2 and no
 // AVX-512. What it does elsewhere was not measured, and is left to it.
 #if ELEMENT == 32 && defined __AVX2__ && !defined __AVX512F__
-enum { STRIP = 96 };  // pixels of the output that are summed in registers, and should stay in the second cache
+enum {
+    STRIP = 256,  // pixels of the output, about, that are summed in registers. The first cache holds as many pixels of
+                  // 16 channels, the second as many of all outputs, both copied close together: channels that are
+                  // a power of two apart would push each other out.
+    LANES = 16,   // channels that are summed at once, in two registers
+};
 
 typedef float lanes __attribute__((vector_size(32), aligned(4)));
 
-// Adds to `count` x 16 sums in registers what a strip of rows contributes, and these to the gradient of the weights.
-static inline __attribute__((always_inline)) void tile(const int count, const float *x, long x_pitch, long x_row,
-                                                       const float *g, long g_pitch, long g_row, long rows,
-                                                       long columns, float *d, long d_pitch) {
-    lanes sums[count][2];
-    for (int r = 0; r < count; r++) sums[r][0] = sums[r][1] = (lanes){0};
-    for (long row = 0; row < rows; row++) {
-        const float *pixel = x + row * x_row, *gradient = g + row * g_row;
-        for (long column = 0; column < columns; column++, pixel += x_pitch, gradient += g_pitch) {
-            lanes low = *(const lanes *)pixel, high = *(const lanes *)(pixel + 8);
+// How many of `left` outputs are summed at once: 6 x 16 sums fill twelve registers; fewer than eight of them would have
+// the processor wait for each sum.
+static long together(long left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+static inline __attribute__((always_inline)) void copy_some(const int outputs, const float *g, long g_pitch, float *copy,
+                                                            long pixels) {
+    for (long pixel = 0; pixel < pixels; pixel++)
+        memcpy(copy + pixel * outputs, g + pixel * g_pitch, (size_t)outputs * sizeof *g);
+}
+
+// Adds to the gradient d of `outputs` x 16 weights what `pixels` pixels of x contribute, of which the n-th meets that
+// one of g whose number is `met[n]`.
+static inline __attribute__((always_inline)) void sum_some(const int outputs, const float *x, const float *g,
+                                                           const int32_t *met, long pixels, float *d, long d_pitch) {
+    lanes sums[outputs][2];
+    for (int r = 0; r < outputs; r++) sums[r][0] = sums[r][1] = (lanes){0};
+    for (long pixel = 0; pixel < pixels; pixel++) {
+        const float *channel = x + pixel * LANES, *gradient = g + met[pixel] * outputs;
+        lanes low = *(const lanes *)channel, high = *(const lanes *)(channel + 8);
 #pragma GCC unroll 6
-            for (int r = 0; r < count; r++) sums[r][0] += low * gradient[r], sums[r][1] += high * gradient[r];
-        }
+        for (int r = 0; r < outputs; r++) sums[r][0] += low * gradient[r], sums[r][1] += high * gradient[r];
     }
-    for (int r = 0; r < count; r++) {
+    for (int r = 0; r < outputs; r++) {
         *(lanes *)(d + r * d_pitch) += sums[r][0];
         *(lanes *)(d + r * d_pitch + 8) += sums[r][1];
     }
+}
+
+// Compiled once for each number of outputs that `together` gives.
+#define BY_OUTPUTS(function, outputs, ...)                  \
+    switch (outputs) {                                      \
+        case 6: function(6, __VA_ARGS__); break;            \
+        case 4: function(4, __VA_ARGS__); break;            \
+        case 2: function(2, __VA_ARGS__); break;            \
+        default: function(1, __VA_ARGS__);                  \
+    }
+
+// A strip of g, so that each pixel's outputs that are summed at once lie beside those of the next.
+static void copy_outputs(const float *g, long g_pitch, long pixels, long outputs, float *copies) {
+    for (long pixel = 0; pixel < pixels; pixel += 16)  // which the first cache holds, whatever the pitch
+        for (long output = 0, some; output < outputs; output += some) {
+            some = together(outputs - output);
+            float *copy = copies + output * pixels + pixel * some;
+            BY_OUTPUTS(copy_some, some, g + pixel * g_pitch + output, g_pitch, copy, pixels - pixel < 16 ? pixels - pixel : 16)
+        }
 }
 
 // The gradient d (outputs, kernel rows, kernel columns, channels) of a convolution's weights; `channels` is a multiple
@@ -256,37 +288,43 @@ static inline __attribute__((always_inline)) void tile(const int count, const fl
 void weight_gradient(const float *x, long x_pitch, const float *g, long g_pitch, float *d, long images, long height,
                      long width, long channels, long g_height, long g_width, long outputs, long kernel_height,
                      long kernel_width, long stride, long pad_height, long pad_width) {
-    long taps = kernel_height * kernel_width, blocks = channels / 16, d_pitch = taps * channels;
-    long strip = g_width < STRIP ? STRIP / g_width : 1, strips = (g_height + strip - 1) / strip;
+    long taps = kernel_height * kernel_width, items = taps * channels / LANES, d_pitch = taps * channels;
+    long rows = images * g_height, strip = (STRIP + g_width / 2) / g_width;
+    strip = strip < 1 ? 1 : strip;
     memset(d, 0, (size_t)(outputs * d_pitch) * sizeof *d);
 #pragma omp parallel
     {
-        long threads = omp_get_num_threads(), thread = omp_get_thread_num();
-        long first = taps * blocks * thread / threads, last = taps * blocks * (thread + 1) / threads;
-        for (long place = 0; place < images * strips; place++)
-            for (long item = first; item < last; item++) {
-                long tap = item % taps, channel = item / taps * 16, image = place / strips;
+        long threads = omp_get_num_threads(), thread = omp_get_thread_num(), most = strip * g_width;
+        float *gradients = malloc((size_t)(most * outputs) * sizeof *gradients);
+        float *pixels = aligned_alloc(64, (size_t)(most * LANES) * sizeof *pixels);
+        int32_t *met = malloc((size_t)most * sizeof *met);
+        for (long top = 0; top < rows; top += strip) {
+            long bottom = top + strip < rows ? top + strip : rows, size = (bottom - top) * g_width;
+            copy_outputs(g + top * g_width * g_pitch, g_pitch, size, outputs, gradients);
+            for (long item = items * thread / threads; item < items * (thread + 1) / threads; item++) {
+                long tap = item % taps, channel = item / taps * LANES, count = 0;
                 long down = tap / kernel_width - pad_height, right = tap % kernel_width - pad_width;
                 // The outputs whose input at this tap lies in the image.
-                long top = place % strips * strip, bottom = top + strip < g_height ? top + strip : g_height;
-                while (top < bottom && top * stride + down < 0) top++;
-                while (bottom > top && (bottom - 1) * stride + down >= height) bottom--;
                 long from = 0, to = g_width;
                 while (from < to && from * stride + right < 0) from++;
                 while (to > from && (to - 1) * stride + right >= width) to--;
-                const float *pixel = x + ((image * height + top * stride + down) * width + from * stride + right) * x_pitch;
-                const float *gradient = g + ((image * g_height + top) * g_width + from) * g_pitch;
+                for (long row = top; row < bottom; row++) {
+                    long y = row % g_height * stride + down;
+                    if (y < 0 || y >= height) continue;
+                    const float *line = x + (row / g_height * height + y) * width * x_pitch + channel;
+                    for (long column = from; column < to; column++, count++) {
+                        memcpy(pixels + count * LANES, line + (column * stride + right) * x_pitch, LANES * sizeof *x);
+                        met[count] = (int32_t)((row - top) * g_width + column);
+                    }
+                }
                 float *sums = d + tap * channels + channel;
-                long output = 0;
-#define TILES(count)                                                                                              \
-    for (; output + count <= outputs; output += count)                                                            \
-        tile(count, pixel + channel, stride * x_pitch, stride * width * x_pitch, gradient + output, g_pitch,       \
-             g_width * g_pitch, bottom - top, to - from, sums + output * d_pitch, d_pitch);
-                TILES(6)
-                TILES(4)
-                TILES(2)
-                TILES(1)
+                for (long output = 0, some; output < outputs; output += some) {
+                    some = together(outputs - output);
+                    BY_OUTPUTS(sum_some, some, pixels, gradients + output * size, met, count, sums + output * d_pitch, d_pitch)
+                }
             }
+        }
+        free(gradients), free(pixels), free(met);
     }
 }
 #endif
