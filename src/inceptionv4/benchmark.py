@@ -18,7 +18,7 @@ from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.fastest import FastestBackend
 from inceptionv4.inference.images import check_places, find_images
 from inceptionv4.runtime.device import select_device
-from inceptionv4.runtime.memory import freed_memory_kept, peak_memory
+from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.training.probe import Trial
 
 LOADING_SECONDS = 2.0
@@ -91,16 +91,15 @@ def measure_training(config: Config, rounds: int = 5) -> TrainingSpeed:
     """
     trial = Trial(config)
     batch = trial.random_batch(trial.part_size)
+    start = time.perf_counter()
+    trial.learner.step(batch, 0, 0.0)
+    first = time.perf_counter() - start
 
     def step() -> int:
         trial.learner.step(batch, 1, 0.0)
         return len(batch)
 
-    with freed_memory_kept(trial.device):
-        start = time.perf_counter()
-        step()
-        first = time.perf_counter() - start
-        speeds = _rounds({"step": step}, rounds)
+    speeds = _rounds({"step": step}, rounds)
     return TrainingSpeed(
         device=trial.device.describe(),
         image_size=config.image.size,

@@ -315,7 +315,7 @@ def test_norm_and_relu_in_bf16_are_those_of_torch() -> None:
     assert (output != expected).float().mean() < 0.01  # a rounding that falls the other way, seldom
 
 
-@pytest.mark.parametrize("outputs", [1, 8, 13, 26])
+@pytest.mark.parametrize("outputs", [1, 2, 3, 5, 8, 13, 26, 96])
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
     [

@@ -1,14 +1,10 @@
-"""How much memory there is, how much was used, and what becomes of it when it is free."""
+"""How much memory there is, and how much was used."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,34 +16,6 @@ if sys.platform != "win32":
     import resource
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Parameters of glibc's `mallopt`, from its malloc.h, with what they are if nobody sets them:"""
-DEFAULTS = {TRIM_THRESHOLD: 128 * 1024, MMAP_MAX: 65536}
-
-
-@contextmanager
-def freed_memory_kept(device: Device) -> Iterator[None]:
-    """Within it, main memory that is freed stays with the process; afterwards it goes back to the system.
-
-    A step on a CPU frees as much as it takes, and takes the same again. Large pieces glibc gives back at once, and the
-    system then clears each page anew before the next step has it, which takes up to an eighth of a step
-    (benchmarks/RESULTS.md). Nothing is done where another device computes, where the C library is not glibc, or if the
-    environment says how memory is to be allocated.
-    """
-    own = [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]
-    if device.device.type != "cpu" or platform.libc_ver()[0] != "glibc" or own:
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(MMAP_MAX, 0)
-    libc.mallopt(TRIM_THRESHOLD, -1)
-    try:
-        yield
-    finally:
-        for parameter, value in DEFAULTS.items():
-            libc.mallopt(parameter, value)
-        libc.malloc_trim(0)
 
 
 def peak_memory(device: Device) -> int:

@@ -18,7 +18,6 @@ from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
-from inceptionv4.runtime.memory import freed_memory_kept
 from inceptionv4.runtime.signals import StopRequests, asked_for
 from inceptionv4.runtime.storage import Place, absolute, is_uri
 from inceptionv4.spec import ModelSpec
@@ -60,7 +59,7 @@ def train(config: Config, *, run: Place | None = None) -> Place:
         raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
     device = select_device(config.training.device, config.training.precision)
     dataset = read_dataset(config.data.path, config.data.val_fraction)
-    with freed_memory_kept(device), join_ranks(device) as ranks, StopRequests() as stop:
+    with join_ranks(device) as ranks, StopRequests() as stop:
         return Training(config, dataset, device, ranks, stop, run).finish()
 
 

@@ -14,7 +14,7 @@ from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DivergedError
 from inceptionv4.runtime.device import Device, select_device
-from inceptionv4.runtime.memory import freed_memory_kept, peak_memory, total_memory
+from inceptionv4.runtime.memory import peak_memory, total_memory
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner
@@ -116,11 +116,10 @@ class Trial:
 def make_plan(config: Config, seconds: float = 30.0) -> Plan:
     """Try the beginning of a training for about `seconds` seconds, and say what all of it will take."""
     trial = Trial(config)
-    with freed_memory_kept(trial.device):
-        images, base, slope = trial.memory_by_images(0.4 * seconds)
-        compute = images / trial.time_step(images)
-        loaded = _rate(trial.batches(images), 0.15 * seconds)
-        trained = _rate(_trained(trial, images), 0.3 * seconds)
+    images, base, slope = trial.memory_by_images(0.4 * seconds)
+    compute = images / trial.time_step(images)
+    loaded = _rate(trial.batches(images), 0.15 * seconds)
+    trained = _rate(_trained(trial, images), 0.3 * seconds)
     total = total_memory(trial.device)
     sizes = [image_size(epoch, config) / config.image.size for epoch in range(config.schedule.epochs)]
     work = sum(size**2 for size in sizes)  # epochs, by what they cost
@@ -145,8 +144,7 @@ def make_plan(config: Config, seconds: float = 30.0) -> Plan:
 def find_batch_size(config: Config, seconds: float = 15.0) -> int:
     """The largest part of a batch that the memory takes, by steps of ever more images, extrapolated."""
     trial = Trial(replace(config, training=replace(config.training, batch_size=1 << 20)))
-    with freed_memory_kept(trial.device):
-        _, base, slope = trial.memory_by_images(seconds)
+    _, base, slope = trial.memory_by_images(seconds)
     return max(int((HEADROOM * total_memory(trial.device) - base) / slope), 0)
 
 
