@@ -228,59 +228,60 @@ void average_pool(const element *x, long x_pitch, element *y, long y_pitch, long
 // AVX-512. What it does elsewhere was not measured, and is left to it.
 #if ELEMENT == 32 && defined __AVX2__ && !defined __AVX512F__
 enum {
-    STRIP = 256,  // pixels of the output, about, that are summed in registers. The first cache holds as many pixels of
-                  // 16 channels, the second as many of all outputs, both copied close together: channels that are
-                  // a power of two apart would push each other out.
+    STRIP = 256,  // pixels of the output, about, that are summed in registers. As many pixels of 16 channels stay in the
+                  // first cache, and of all outputs in a second one of 512 kB, as both are copied close together: where
+                  // they lie, channels that are a power of two apart push each other out.
     LANES = 16,   // channels that are summed at once, in two registers
 };
 
 typedef float lanes __attribute__((vector_size(32), aligned(4)));
 
-// How many of `left` outputs are summed at once: 6 x 16 sums fill twelve registers; fewer than eight of them would have
-// the processor wait for each sum.
-static long together(long left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+// How many of `left` outputs are summed at once. Six of them and 16 channels take twelve registers; of fewer than eight
+// the next sum would wait for the last.
+static long group_size(long left) { return left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-static inline __attribute__((always_inline)) void copy_some(const int outputs, const float *g, long g_pitch, float *copy,
-                                                            long pixels) {
+// Compiles `function` once for each size of a group.
+#define BY_SIZE(function, group, ...)             \
+    switch (group) {                              \
+        case 6: function(6, __VA_ARGS__); break;  \
+        case 4: function(4, __VA_ARGS__); break;  \
+        case 2: function(2, __VA_ARGS__); break;  \
+        default: function(1, __VA_ARGS__);        \
+    }
+
+static inline __attribute__((always_inline)) void copy_group(const int group, const float *g, long g_pitch, long pixels,
+                                                             float *copy) {
     for (long pixel = 0; pixel < pixels; pixel++)
-        memcpy(copy + pixel * outputs, g + pixel * g_pitch, (size_t)outputs * sizeof *g);
+        memcpy(copy + pixel * group, g + pixel * g_pitch, (size_t)group * sizeof *g);
 }
 
-// Adds to the gradient d of `outputs` x 16 weights what `pixels` pixels of x contribute, of which the n-th meets that
-// one of g whose number is `met[n]`.
-static inline __attribute__((always_inline)) void sum_some(const int outputs, const float *x, const float *g,
-                                                           const int32_t *met, long pixels, float *d, long d_pitch) {
-    lanes sums[outputs][2];
-    for (int r = 0; r < outputs; r++) sums[r][0] = sums[r][1] = (lanes){0};
+// Copies g so that the groups of outputs follow one another, in each group the pixels, in each pixel its outputs.
+static void copy_gradient(const float *g, long g_pitch, long pixels, long outputs, float *copy) {
+    enum { FEW = 16 };  // pixels whose outputs the first cache holds, whatever the pitch
+    for (long pixel = 0; pixel < pixels; pixel += FEW)
+        for (long output = 0, group; output < outputs; output += group) {
+            group = group_size(outputs - output);
+            long few = pixels - pixel < FEW ? pixels - pixel : FEW;
+            BY_SIZE(copy_group, group, g + pixel * g_pitch + output, g_pitch, few, copy + output * pixels + pixel * group)
+        }
+}
+
+// Adds to the gradient d of `group` x 16 weights what `pixels` pixels of x contribute; the n-th of them belongs to pixel
+// `place[n]` of g.
+static inline __attribute__((always_inline)) void sum_group(const int group, const float *x, const float *g,
+                                                            const int32_t *place, long pixels, float *d, long d_pitch) {
+    lanes sums[group][2];
+    for (int r = 0; r < group; r++) sums[r][0] = sums[r][1] = (lanes){0};
     for (long pixel = 0; pixel < pixels; pixel++) {
-        const float *channel = x + pixel * LANES, *gradient = g + met[pixel] * outputs;
+        const float *channel = x + pixel * LANES, *gradient = g + place[pixel] * group;
         lanes low = *(const lanes *)channel, high = *(const lanes *)(channel + 8);
 #pragma GCC unroll 6
-        for (int r = 0; r < outputs; r++) sums[r][0] += low * gradient[r], sums[r][1] += high * gradient[r];
+        for (int r = 0; r < group; r++) sums[r][0] += low * gradient[r], sums[r][1] += high * gradient[r];
     }
-    for (int r = 0; r < outputs; r++) {
+    for (int r = 0; r < group; r++) {
         *(lanes *)(d + r * d_pitch) += sums[r][0];
         *(lanes *)(d + r * d_pitch + 8) += sums[r][1];
     }
-}
-
-// Compiled once for each number of outputs that `together` gives.
-#define BY_OUTPUTS(function, outputs, ...)                  \
-    switch (outputs) {                                      \
-        case 6: function(6, __VA_ARGS__); break;            \
-        case 4: function(4, __VA_ARGS__); break;            \
-        case 2: function(2, __VA_ARGS__); break;            \
-        default: function(1, __VA_ARGS__);                  \
-    }
-
-// A strip of g, so that each pixel's outputs that are summed at once lie beside those of the next.
-static void copy_outputs(const float *g, long g_pitch, long pixels, long outputs, float *copies) {
-    for (long pixel = 0; pixel < pixels; pixel += 16)  // which the first cache holds, whatever the pitch
-        for (long output = 0, some; output < outputs; output += some) {
-            some = together(outputs - output);
-            float *copy = copies + output * pixels + pixel * some;
-            BY_OUTPUTS(copy_some, some, g + pixel * g_pitch + output, g_pitch, copy, pixels - pixel < 16 ? pixels - pixel : 16)
-        }
 }
 
 // The gradient d (outputs, kernel rows, kernel columns, channels) of a convolution's weights; `channels` is a multiple
@@ -295,13 +296,14 @@ void weight_gradient(const float *x, long x_pitch, const float *g, long g_pitch,
 #pragma omp parallel
     {
         long threads = omp_get_num_threads(), thread = omp_get_thread_num(), most = strip * g_width;
+        long first = items * thread / threads, last = items * (thread + 1) / threads;
         float *gradients = malloc((size_t)(most * outputs) * sizeof *gradients);
         float *pixels = aligned_alloc(64, (size_t)(most * LANES) * sizeof *pixels);
-        int32_t *met = malloc((size_t)most * sizeof *met);
-        for (long top = 0; top < rows; top += strip) {
+        int32_t *place = malloc((size_t)most * sizeof *place);
+        for (long top = first < last ? 0 : rows; top < rows; top += strip) {
             long bottom = top + strip < rows ? top + strip : rows, size = (bottom - top) * g_width;
-            copy_outputs(g + top * g_width * g_pitch, g_pitch, size, outputs, gradients);
-            for (long item = items * thread / threads; item < items * (thread + 1) / threads; item++) {
+            copy_gradient(g + top * g_width * g_pitch, g_pitch, size, outputs, gradients);
+            for (long item = first; item < last; item++) {
                 long tap = item % taps, channel = item / taps * LANES, count = 0;
                 long down = tap / kernel_width - pad_height, right = tap % kernel_width - pad_width;
                 // The outputs whose input at this tap lies in the image.
@@ -314,17 +316,18 @@ void weight_gradient(const float *x, long x_pitch, const float *g, long g_pitch,
                     const float *line = x + (row / g_height * height + y) * width * x_pitch + channel;
                     for (long column = from; column < to; column++, count++) {
                         memcpy(pixels + count * LANES, line + (column * stride + right) * x_pitch, LANES * sizeof *x);
-                        met[count] = (int32_t)((row - top) * g_width + column);
+                        place[count] = (int32_t)((row - top) * g_width + column);
                     }
                 }
                 float *sums = d + tap * channels + channel;
-                for (long output = 0, some; output < outputs; output += some) {
-                    some = together(outputs - output);
-                    BY_OUTPUTS(sum_some, some, pixels, gradients + output * size, met, count, sums + output * d_pitch, d_pitch)
+                for (long output = 0, group; output < outputs; output += group) {
+                    group = group_size(outputs - output);
+                    const float *gradient = gradients + output * size;
+                    BY_SIZE(sum_group, group, pixels, gradient, place, count, sums + output * d_pitch, d_pitch)
                 }
             }
         }
-        free(gradients), free(pixels), free(met);
+        free(gradients), free(pixels), free(place);
     }
 }
 #endif
