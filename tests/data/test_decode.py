@@ -179,6 +179,26 @@ def test_previews_and_videos_within_a_photograph_are_none_of_its_scans() -> None
     assert refusal(grey_jpeg(3000, 9, before=segment(0xE1, scan), after=scan)) == ""
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_of_a_picture_in_one_scan_no_second_is_decoded(photograph: Image.Image, mode: str) -> None:
+    """So that its bytes need not be searched for any: libjpeg gives up at the second."""
+    content = encode(photograph.convert(mode), "JPEG")
+    whole = content.index(b"\xff\xda")
+    again = content[:-2] + content[whole:-2] * 100 + content[-2:]
+    assert not has_too_many_scans(again, MAX_PIXELS)
+    assert "broken data stream" in refusal(again)
+    progressive = content.replace(b"\xff\xc0", b"\xff\xc2")
+    assert has_too_many_scans(progressive[:-2] + progressive[whole:-2] * 100 + progressive[-2:], MAX_PIXELS)
+    assert refusal(content) == ""
+
+
+def test_a_sequential_picture_with_a_scan_for_each_colour_is_searched(photograph: Image.Image) -> None:
+    content = encode(photograph.convert("RGB"), "JPEG")
+    scan = content.index(b"\xff\xda")
+    one = content[:scan] + segment(0xDA, b"\1\1\0" + b"\0\x3f\0") + bytes(100)
+    assert has_too_many_scans(one + segment(0xDA, b"\1\2\0" + b"\0\x3f\0") * 100, MAX_PIXELS)
+
+
 def test_a_file_of_nothing_but_markers_is_not_read_to_its_end() -> None:
     start = time.perf_counter()
     assert has_too_many_scans(
