@@ -31,10 +31,10 @@ END_OF_IMAGE = b"\xd9"
 def has_too_many_scans(content: bytes, pixels: int) -> bool:
     """Whether the first picture in `content`, a JPEG of that many pixels, is above `MAX_SCANNED_PIXELS`."""
     most = MAX_SCANNED_PIXELS // pixels
-    if _has_one_scan(content):
+    if len(content) < SCAN_BYTES * most or _has_one_scan(content):
         return False
     # Few files need be read marker by marker: here, thumbnails and what lies behind the picture count, too.
-    if len(content) < SCAN_BYTES * most or content.count(b"\xff" + START_OF_SCAN) <= most:
+    if content.count(b"\xff" + START_OF_SCAN) <= most:
         return False
     position, scans = 2, 0
     for _ in range(2 * most + OTHER_SEGMENTS):
