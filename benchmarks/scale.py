@@ -22,7 +22,7 @@ from inceptionv4.training.schedule import image_size
 TRAIN_IMAGES, VAL_IMAGES = 1_281_167, 50_000
 IMAGE_BYTES = 110e3
 """Assumed: 141 GB of JPEGs in the training archive."""
-LOADED_PER_CORE = 642
+LOADED_PER_CORE = 618
 """Measured: 299 px views of 500 x 375 JPEGs a second and core, where an accelerator changes the light (RESULTS.md)."""
 REQUESTS, ROUND_TRIP = 32, 0.02
 """Of each process, at once (docs/storage.md), and the assumed seconds of one."""
