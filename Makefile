@@ -41,7 +41,7 @@ bench: .venv/.bench
 
 # The ratios, each of a round or two.
 bench-quick: .venv/.bench
-	$(BIN)/python benchmarks/loader.py --rounds 1
+	$(BIN)/python benchmarks/loader.py --quick --rounds 1
 	$(BIN)/python benchmarks/train_step.py --quick --rounds 1
 	$(BIN)/python benchmarks/predict.py --rounds 1 --images 16 --precisions int8
 

@@ -119,13 +119,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--json", action="store_true")
     arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--quick", action="store_true", help="a quarter of the files")
     given = arguments.parse_args()
     warnings.simplefilter("ignore")  # of torch's, that there is no memory to pin
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     results: dict[str, object] = circumstances(("inceptionv4", "torch", "torchvision", "timm", "pillow", "simplejpeg"))
     for name, (width, height, count) in SETS.items():
-        speeds = compare(width, height, count, given.rounds)
+        speeds = compare(width, height, count // 4 if given.quick else count, given.rounds)
         results[name] = {
             "ratio_torchvision": speeds.ratio("ours", "torchvision"),
             "ratio_timm": speeds.ratio("ours", "timm"),
