@@ -230,7 +230,7 @@ void average_pool(const element *x, long x_pitch, element *y, long y_pitch, long
 enum {
     STRIP = 256,  // pixels of the output, about, that are summed in registers. As many pixels of 16 channels stay in the
                   // first cache, and of all outputs in a second one of 512 kB, as both are copied close together: where
-                  // they lie, channels that are a power of two apart push each other out.
+                  // they lie, pixels that are a power of two apart push each other out.
     LANES = 16,   // channels that are summed at once, in two registers
 };
 
