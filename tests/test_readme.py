@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from inceptionv4.config import Config, recipes
 
@@ -67,10 +68,11 @@ def test_train_evaluate_and_predict_on_a_folder_of_photographs(run: Callable[[st
 
 
 def test_the_other_commands_are_commands(run: Callable[[str], str]) -> None:
-    for line in block("sh", "--schedule.epochs 50").strip().splitlines():
-        if "runs/" not in line:
-            run(f"{line} --print-config")
-    run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config")
+    lines = [line for line in block("sh", "--schedule.epochs 50").strip().splitlines() if "runs/" not in line]
+    printed = [yaml.safe_load(run(f"{line} --print-config")) for line in lines]
+    assert any(settings["schedule"]["epochs"] == 50 for settings in printed)
+    again = run("inceptionv4 train --config runs/finetune/1/config.yaml --print-config")
+    assert yaml.safe_load(again)["recipe"] == "finetune"
 
 
 def test_a_plan_and_the_lines_beside_it(run: Callable[[str], str]) -> None:
