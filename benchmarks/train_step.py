@@ -32,7 +32,7 @@ from measure import Contender, circumstances, interleave, report
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from inceptionv4.config import Config, Precision, TrainingConfig
+from inceptionv4.config import Config, PrecisionOption, TrainingConfig
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch
 from inceptionv4.network.layers import InceptionV4
@@ -159,7 +159,7 @@ def contender(name: str, device: Device) -> Contender:
     raise ValueError(name)
 
 
-def alone(name: str, precision: Precision) -> dict[str, float]:
+def alone(name: str, precision: PrecisionOption) -> dict[str, float]:
     """Peak memory in MB and seconds of the first step, in a process of its own."""
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
@@ -169,7 +169,7 @@ def alone(name: str, precision: Precision) -> dict[str, float]:
     return figures
 
 
-def measure_alone(name: str, precision: Precision) -> dict[str, float]:
+def measure_alone(name: str, precision: PrecisionOption) -> dict[str, float]:
     step = contender(name, select_device("cpu", precision))
     seconds = []
     for _ in range(2):
@@ -179,7 +179,7 @@ def measure_alone(name: str, precision: Precision) -> dict[str, float]:
     return {"first_step_seconds": seconds[0], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def compare_speed(precision: Precision, rounds: int) -> dict[str, object]:
+def compare_speed(precision: PrecisionOption, rounds: int) -> dict[str, object]:
     """The ratios that need no process of their own, and timm as it is fastest without being compiled."""
     device = select_device("cpu", precision)
     names = ("ours", "timm", "convolutions")
@@ -192,7 +192,7 @@ def compare_speed(precision: Precision, rounds: int) -> dict[str, object]:
     }
 
 
-def compare(precision: Precision, rounds: int, compiled: bool) -> dict[str, object]:
+def compare(precision: PrecisionOption, rounds: int, compiled: bool) -> dict[str, object]:
     device = select_device("cpu", precision)
     peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
     names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
@@ -232,7 +232,7 @@ def main() -> None:
         return
     results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm"))
     if given.quick:
-        precision: Precision = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
+        precision: PrecisionOption = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
         report(results | {precision: compare_speed(precision, given.rounds)}, given.json)
         return
     if given.bf16 or computes_bf16(torch.device("cpu")):

@@ -16,7 +16,8 @@ from inceptionv4.errors import CheckpointError
 from inceptionv4.spec import ModelSpec
 
 Format = Literal["onnx", "openvino", "pt2", "mindir", "air", "om"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""What convolutions are computed in, from the finest (24 bits of mantissa) by 11 and 8 bits to the coarsest."""
 Input = Literal["float32", "uint8"]
 NOTE = "inceptionv4"
 """What the description is called among a file's own notes."""

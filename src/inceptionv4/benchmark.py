@@ -10,12 +10,11 @@ from itertools import cycle, islice
 
 import torch
 
-from inceptionv4.config import Config
+from inceptionv4.config import Config, PrecisionOption, RuntimeOption
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError
 from inceptionv4.inference.classifier import Classifier
-from inceptionv4.inference.fastest import FastestBackend
 from inceptionv4.inference.images import check_places, find_images
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.memory import peak_memory
@@ -58,7 +57,7 @@ class PredictionSpeed:
 
     runtime: str
     tried: Mapping[str, float | str]
-    """Runtimes that were tried to find the fastest, and their images a second, or why they have none."""
+    """With the runtime `auto`: those that were tried, and their images a second, or why they have none."""
     image_size: int
     batch_size: int
     images_per_second: Speed
@@ -111,16 +110,24 @@ def measure_training(config: Config, rounds: int = 5) -> TrainingSpeed:
     )
 
 
-def measure_prediction(model: str, images: Sequence[str], *, device: str = "auto", rounds: int = 5) -> PredictionSpeed:
+def measure_prediction(
+    model: str,
+    images: Sequence[str],
+    *,
+    device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
+    rounds: int = 5,
+) -> PredictionSpeed:
     """Time `model` on the first of `images`, four batches of them, repeated if they are fewer.
 
     Raises:
-        UsageError: no such model, device or image.
+        UsageError: no such model, device or image, or the model is not computed so.
         CheckpointError: the model is damaged.
         ImageError: one of these images cannot be decoded.
     """
     check_places(images)
-    classifier = Classifier.load(model, device=device)
+    classifier = Classifier.load(model, device=device, precision=precision, runtime=runtime)
     backend, size = classifier.backend, classifier.spec.preprocessing.size
     backend.warm_up()
     count = BATCHES * backend.batch_size
@@ -135,9 +142,7 @@ def measure_prediction(model: str, images: Sequence[str], *, device: str = "auto
     speeds = _rounds({"files": lambda: len(classifier(files)), "model": answer}, rounds)
     return PredictionSpeed(
         runtime=backend.describe(),
-        tried={trial.runtime: trial.images_per_second or trial.reason for trial in backend.trials}
-        if isinstance(backend, FastestBackend)
-        else {},
+        tried={trial.runtime: trial.images_per_second or trial.reason for trial in backend.trials},
         image_size=size,
         batch_size=backend.batch_size,
         images_per_second=_speed(speeds["files"]),

@@ -13,7 +13,8 @@ from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, Section, build, read_yaml, setting
 from inceptionv4.spec import Preprocessing
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
+RuntimeOption = Literal["auto", "torch", "onnxruntime", "openvino"]
 Sampling = Literal["natural", "balanced"]
 
 
@@ -149,7 +150,10 @@ class TrainingConfig(Section):
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
     )
-    precision: Precision = setting("auto", "fp32, bf16, fp16, or auto: bf16 where the device computes in it")
+    precision: PrecisionOption = setting("auto", "fp32, bf16, fp16, or auto: bf16 where the device computes in it")
+    eval_precision: PrecisionOption = setting(
+        "auto", "of each epoch's evaluation: fp32, bf16, fp16, or auto: fp32 on a CPU, as in training elsewhere"
+    )
     sync_norms: bool = setting(False, "norms see the images of all processes (torch has it for accelerators only)")
     tracker: Literal["none", "tensorboard"] = setting("none", "where figures go besides the run folder: tensorboard")
     compile: Literal["none", "blocks", "full"] = setting(

@@ -145,6 +145,8 @@ def test_embeddings_are_the_networks_features_and_agree_with_its_answers(narrow_
 
 def test_an_exported_file_gives_no_features(narrow_spec: ModelSpec, textures: Path) -> None:
     class Exported(Backend):
+        runtime, precision = "test", "fp32"
+
         def infer(self, images: torch.Tensor) -> torch.Tensor:
             raise AssertionError
 
@@ -152,7 +154,7 @@ def test_an_exported_file_gives_no_features(narrow_spec: ModelSpec, textures: Pa
             return "a file"
 
     classifier = Classifier(Exported(narrow_spec, {}))
-    with pytest.raises(UsageError, match="gives no features; name the run or the checkpoint"):
+    with pytest.raises(UsageError, match="a file gives logits alone; name the run or the checkpoint"):
         classifier.predict([textures], embed=True)
 
 

@@ -39,7 +39,7 @@ def test_a_device_that_a_runtime_cannot_use(onnx_file: Path, monkeypatch: pytest
         open_backend(intermediate, device="meta")
     # What torch finds by itself is no wish.
     found = SimpleNamespace(device=torch.device("meta"))
-    monkeypatch.setattr(runtimes, "select_device", lambda name: found)
+    monkeypatch.setattr(runtimes, "select_device", lambda *_: found)
     assert open_backend(onnx_file).describe() == "ONNX Runtime, CPU, fp32"
 
 

@@ -84,7 +84,7 @@ except UsageError as error:
     assert output.splitlines() == [
         "npu:0 fp32 torch.contiguous_format False",
         "npu:0 bf16 torch.contiguous_format True",
-        "npu:0 does not compute in bf16; use --training.precision fp32",
+        "npu:0 does not compute in bf16; ask for fp32 or fp16",
     ]
 
 

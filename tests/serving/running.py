@@ -83,6 +83,8 @@ def serving(backend: Backend, **limits: Any) -> Iterator[Running]:
 class MeanBackend(Backend):
     """Answers an image with three numbers that follow from its mean; what else happens is up to a test."""
 
+    runtime, precision = "test", "fp32"
+
     def __init__(self, batch_size: int = 4) -> None:
         preprocessing = Preprocessing(size=75, crop=1.0)
         super().__init__(ModelSpec(classes=("low", "middle", "high"), width=0.1, preprocessing=preprocessing), {})

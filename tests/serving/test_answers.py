@@ -115,6 +115,8 @@ def test_tritons_client_finds_its_way(client: triton.InferenceServerClient) -> N
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     metadata = client.get_model_metadata(MODEL)
     assert metadata["platform"] == "pytorch"
+    assert metadata["parameters"]["precision"] == "fp32"
+    assert metadata["parameters"]["runtime"].startswith("PyTorch, ")
     assert {tensor["name"]: tensor["shape"] for tensor in metadata["inputs"]} == {
         "files": [-1],
         "pixels": [-1, 75, 75, 3],

@@ -16,7 +16,8 @@ from inceptionv4.serving.protocol import Inference, Protocol, Wanted
 from inceptionv4.spec import ModelSpec, Preprocessing
 
 SPEC = ModelSpec(classes=("ant", "bee", "Käfer"), preprocessing=Preprocessing(size=75))
-PROTOCOL = Protocol("insects", SPEC, takes_floats=True, platform="pytorch", most_images=4)
+ANSWERED = {"runtime": "a test, fp32", "precision": "fp32"}
+PROTOCOL = Protocol("insects", SPEC, takes_floats=True, platform="pytorch", most_images=4, parameters=ANSWERED)
 ONE_FILE = {"name": "files", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(b"jpeg").decode()]}
 PIXELS = np.arange(2 * 75 * 75 * 3).reshape(2, 75, 75, 3).astype(np.uint8)
 FLOATS = np.linspace(-1, 1, 3 * 75 * 75, dtype=np.float32).reshape(1, 3, 75, 75)
@@ -55,11 +56,12 @@ def test_metadata() -> None:
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
             {"name": "classes", "datatype": "BYTES", "shape": [-1]},
         ],
+        "parameters": {"runtime": "a test, fp32", "precision": "fp32"},
     }
 
 
 def test_a_model_of_pixels_alone_has_no_floats() -> None:
-    protocol = Protocol("insects", SPEC, takes_floats=False, platform="ascend_om", most_images=4)
+    protocol = Protocol("insects", SPEC, takes_floats=False, platform="ascend_om", most_images=4, parameters={})
     assert [tensor["name"] for tensor in protocol.metadata()["inputs"]] == ["files", "pixels"]  # type: ignore[attr-defined]
     with pytest.raises(ServingError, match=r"there is files \(BYTES\) or pixels \(UINT8\)"):
         read(floats(FLOATS.tolist()), protocol=protocol)
@@ -269,7 +271,7 @@ def test_the_likeliest_classes_with_their_names() -> None:
 
 def test_classes_that_are_no_text_do_not_hinder_an_answer() -> None:
     spec = ModelSpec(classes=("caf\udce9", "b"), preprocessing=Preprocessing(size=75))
-    protocol = Protocol("m", spec, takes_floats=True, platform="pytorch", most_images=1)
+    protocol = Protocol("m", spec, takes_floats=True, platform="pytorch", most_images=1, parameters={})
     asked = read({**with_input(), "parameters": {"binary_data_output": True}})
     assert protocol.write(asked, torch.tensor([[1.0, 0.0]])).body.endswith(b"\4\0\0\0caf\xe9")
     json.loads(protocol.write(read(with_input()), torch.tensor([[1.0, 0.0]])).body)

@@ -21,6 +21,7 @@ from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
 from inceptionv4.cli.serve import serve
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
 
@@ -145,7 +146,17 @@ def plot(run: Path, /) -> None:
 
 
 @app.command
-def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, device: str = "auto") -> None:
+def evaluate(
+    model: str,
+    /,
+    *,
+    data: str,
+    tta: Tta = None,
+    json: Flag = False,
+    device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
+) -> None:
     """Measure a model on labelled images: top-1, top-5 and loss over all of them.
 
     Parameters
@@ -158,17 +169,22 @@ def evaluate(model: str, /, *, data: str, tta: Tta = None, json: Flag = False, d
     tta
         Average over crops of each image: flip (2), crops12 or crops144, at as many times the cost.
     json
-        Print one object: top1, top5, loss, images, runtime.
+        Print one object: top1, top5, loss, images, runtime, precision.
     device
         auto, cpu, or a device of torch's.
+    precision
+        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+    runtime
+        torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     """
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
-    evaluation = measure(model, data, tta=tta, device=device)
+    evaluation = measure(model, data, tta=tta, device=device, precision=precision, runtime=runtime)
     if not speaks():
         return
     if json:
-        print_json(asdict(evaluation.metrics) | {"runtime": evaluation.runtime})
+        answered_by = {"runtime": evaluation.runtime, "precision": evaluation.precision}
+        print_json(asdict(evaluation.metrics) | answered_by)
     else:
         print(f"{evaluation.metrics}: {evaluation.images}, by {evaluation.runtime}")
 
@@ -184,6 +200,8 @@ def predict(
     csv: Flag = False,
     embeddings: Path | None = None,
     device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
 ) -> None:
     """Name what is in images.
 
@@ -207,6 +225,10 @@ def predict(
         Write the features before the classifier, too, to this .npy or .parquet file.
     device
         auto, cpu, or a device of torch's.
+    precision
+        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+    runtime
+        torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     """
     from inceptionv4.errors import UsageError
     from inceptionv4.inference.classifier import Classifier
@@ -225,9 +247,12 @@ def predict(
     if embeddings is not None:
         check_suffix(embeddings)
     check_places(images)
-    classifier = Classifier.load(model, device=device)
+    if embeddings is not None and runtime == "auto":
+        runtime = "torch"  # the one that gives features
+    classifier = Classifier.load(model, device=device, precision=precision, runtime=runtime)
     show = print_json_lines if json else print_csv if csv else print_table
-    predict_and_show(classifier, images, show, top=top, tta=tta, embeddings=embeddings)
+    hints = precision is None and runtime is None
+    predict_and_show(classifier, images, show, top=top, tta=tta, embeddings=embeddings, hints=hints)
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from inceptionv4.cli.console import Flag, Setting, print_json, resolve
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,12 +51,21 @@ def train(
 
 
 @app.command
-def predict(model: str, /, *images: str, rounds: Rounds = 5, json: Flag = False, device: str = "auto") -> None:
+def predict(
+    model: str,
+    /,
+    *images: str,
+    rounds: Rounds = 5,
+    json: Flag = False,
+    device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
+) -> None:
     """Time a model from image files to labels, four batches a round, and beside it the model alone.
 
     Parameters
     ----------
-    model, images, device
+    model, images, device, precision, runtime
         As for predict, without a list on standard input. Of the images, the first few hundred at most are used.
     json
         Print one object.
@@ -65,14 +75,14 @@ def predict(model: str, /, *images: str, rounds: Rounds = 5, json: Flag = False,
         raise UsageError("no images given: `inceptionv4 benchmark predict MODEL IMAGE...`")
     from inceptionv4.benchmark import measure_prediction
 
-    speed = measure_prediction(model, images, device=device, rounds=rounds)
+    speed = measure_prediction(model, images, device=device, precision=precision, runtime=runtime, rounds=rounds)
     rest = {
         "model alone": _words(speed.model_images_per_second),
         "share": f"{speed.share_of_model:.0%} of the model alone",
         "runtime": speed.runtime,
     }
-    for number, (runtime, found) in enumerate(speed.tried.items(), start=1):
-        rest[f"tried {number}"] = f"{runtime}: {found if isinstance(found, str) else f'{found:.1f} img/s'}"
+    for number, (name, found) in enumerate(speed.tried.items(), start=1):
+        rest[f"tried {number}"] = f"{name}: {found if isinstance(found, str) else f'{found:.1f} img/s'}"
     _show(speed, rest, json)
 
 

@@ -29,9 +29,18 @@ MEASURED = 16
 
 
 def predict_and_show(
-    classifier: Classifier, places: Collection[str], show: Show, *, top: int, tta: Crops | None, embeddings: Path | None
+    classifier: Classifier,
+    places: Collection[str],
+    show: Show,
+    *,
+    top: int,
+    tta: Crops | None,
+    embeddings: Path | None,
+    hints: bool = False,
 ) -> None:
     """Answer for all images at `places`, print each answer, and keep the features if `embeddings` names a file.
+
+    With `hints`, a run of more than 1,000 images says which options would make it much faster.
 
     Under `torchrun` each process answers for its share, and the first one prints and keeps all.
 
@@ -42,7 +51,8 @@ def predict_and_show(
     """
     from inceptionv4.inference.embeddings import open_embeddings
     from inceptionv4.inference.images import STDIN, find_images
-    from inceptionv4.inference.together import predict_together
+    from inceptionv4.inference.open_weights import HintedProgress
+    from inceptionv4.inference.together import predict_together, require_same_runtime
     from inceptionv4.runtime.device import select_device
     from inceptionv4.runtime.distributed import join_ranks
     from inceptionv4.runtime.progress import Progress
@@ -51,6 +61,7 @@ def predict_and_show(
     bad = done = 0
     with ExitStack() as stack:
         ranks = stack.enter_context(join_ranks(select_device("cpu")))  # answers are all that they exchange
+        require_same_runtime(ranks, classifier.backend)
         lines: Iterable[str] = sys.stdin
         if ranks.count > 1 and STDIN in places:  # which all of them have, and only one can read
             lines = ranks.broadcast(list(sys.stdin) if ranks.first else [])
@@ -62,6 +73,10 @@ def predict_and_show(
             # Where answers go to the terminal, they are the progress.
             progress = stack.enter_context(Progress("predicting", total=None, bar=not sys.stdout.isatty()))
 
+        advance: Callable[[int], None] | None = None
+        if progress is not None:
+            advance = HintedProgress(progress, classifier.backend).advance if hints else progress.advance
+
         def observed() -> Iterator[Prediction]:
             nonlocal bad, done
             for prediction in predictions:
@@ -71,14 +86,14 @@ def predict_and_show(
                 elif writer is not None:
                     writer.add(prediction)
                 yield prediction
-                if progress is not None:
-                    progress.advance(1)
+                if advance is not None:
+                    advance(1)
 
-        began_with = classifier.backend.describe()
         if progress is not None:
+            backend = classifier.backend
+            if (backend.runtime, backend.precision) != ("torch", "fp32"):  # which nobody need be told
+                progress.announce(f"answers come from {backend.describe()}")
             show(observed())
-            if (ended_with := classifier.backend.describe()) != began_with:
-                progress.announce(f"answered in the end by {ended_with}: alike, and faster than by {began_with}")
         else:
             deque(observed(), maxlen=0)
     if bad:

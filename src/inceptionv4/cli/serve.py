@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import Error, UsageError
 from inceptionv4.serving.limits import Limits
 
@@ -23,6 +24,8 @@ def serve(
     port: int = 8000,
     name: str = "inceptionv4",
     device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
     queue: int = Limits.queue,
     timeout: float = Limits.timeout_seconds,
     max_upload: int = Limits.upload_bytes // 2**20,
@@ -41,6 +44,10 @@ def serve(
         What clients call the model, as in /v2/models/NAME.
     device
         auto, cpu, or a device of torch's.
+    precision
+        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+    runtime
+        torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     queue
         Images that may wait; beyond, clients are told to try again.
     timeout
@@ -63,7 +70,7 @@ def serve(
     from inceptionv4.serving.server import serve as run_server
 
     with bind(host, port) as bound:  # before the model, which may take minutes to load
-        backend = open_backend(model, device=device)
+        backend = open_backend(model, device=device, precision=precision, runtime=runtime)
         print(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
         print("warming up", flush=True)
         app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inceptionv4.artefact import Precision
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.crops import Crops, count_views
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import Batch, evaluation_batches
@@ -19,7 +21,9 @@ from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import WORKERS, Classifier
+from inceptionv4.inference.open_weights import HintedProgress
 from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.inference.together import require_same_runtime
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.progress import Progress
@@ -28,37 +32,52 @@ from inceptionv4.runtime.storage import absolute
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured, and on which images."""
+    """What was measured, on which images, and what answered."""
 
     metrics: Metrics
     images: str
     runtime: str
-    """What answered in the end, where, in which precision; of several processes the first one's."""
+    """Runtime, device and precision in words; of several processes the first one's."""
+    precision: Precision
+    """What the model was computed in, by all processes."""
 
 
-def evaluate(model: str | Path, data: str | Path, *, tta: Crops | None = None, device: str = "auto") -> Evaluation:
+def evaluate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    tta: Crops | None = None,
+    device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
+) -> Evaluation:
     """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
 
     Where the images are the very ones that the model was trained on, only those held out then are counted. With `tta`,
-    an image's probabilities are the mean over several crops of it. Under `torchrun` each process takes its share of the
-    images, and all return what was measured on all.
+    an image's probabilities are the mean over several crops of it. PyTorch answers for weights, in fp32, unless another
+    `runtime` or `precision` is given (`open_backend`). Under `torchrun` each process takes its share of the images, and
+    all return what was measured on all.
 
     Raises:
-        UsageError: no such model or device.
+        UsageError: no such model or device, or it does not compute so.
         CheckpointError: the model is damaged.
         DataError: the data cannot be used or are not the same for all processes, or one of the images cannot be
             decoded.
-        RunError: another process is gone.
+        RunError: another process is gone, or computes in another precision.
     """
-    backend = open_backend(model, device=device)
+    backend = open_backend(model, device=device, precision=precision, runtime=runtime)
     samples, images = choose_images(data, backend.spec.classes, backend.trained_on)
     with join_ranks(select_device("cpu")) as ranks:  # sums are all that they exchange
         if ranks.count > 1:
             ranks.require_same(samples.fingerprint, f"the images at {data}")
+        require_same_runtime(ranks, backend)
         with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
-            after_batch = None if progress is None else progress.advance
+            after_batch: Callable[[int], None] | None = None
+            if progress is not None:
+                is_default = precision is None and runtime is None
+                after_batch = HintedProgress(progress, backend).advance if is_default else progress.advance
             metrics = evaluate_backend(backend, samples, tta=tta, ranks=ranks, after_batch=after_batch)
-    return Evaluation(metrics, images, backend.describe())
+    return Evaluation(metrics, images, backend.describe(), backend.precision)
 
 
 def share(samples: Samples, ranks: Ranks) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.export.parity import Questions, verify
@@ -23,10 +24,6 @@ class Draft(ABC):
         """What was saved, in its own runtime, on the CPU where it can be."""
         return open_backend(path, device="cpu")
 
-    def computed_in(self, backend: Backend) -> Precision | None:
-        """What a runtime computes in that `open` gave; None: in what it was told to, since it knows nothing else."""
-        return None
-
     def save_verified(self, artefact: Artefact, path: Path, questions: Questions) -> Artefact:
         """Write the file, run it, and write what it answered into its description, which is returned. That does not
         call it verified if it had to be run in another precision.
@@ -37,8 +34,9 @@ class Draft(ABC):
         """
         self.save(artefact, path)
         backend = self.open(path)
-        verification = verify(path.name, backend, questions, artefact.precision)
-        computed_in = self.computed_in(backend) or artefact.precision
-        verified = replace(artefact, verification=replace(verification, computed_in=computed_in))
+        # Answers are off by what the file was rounded to, and by what it was computed in: the coarser of the two.
+        coarser = max(artefact.precision, backend.precision, key=get_args(Precision).index)
+        verification = replace(verify(path.name, backend, questions, coarser), computed_in=backend.precision)
+        verified = replace(artefact, verification=verification)
         self.save(verified, path)
         return verified

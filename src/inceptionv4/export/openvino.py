@@ -8,11 +8,10 @@ from typing import Any
 
 import onnx
 
-from inceptionv4.artefact import NOTE, Artefact, Precision
+from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import UsageError
 from inceptionv4.export.draft import Draft
-from inceptionv4.inference.backends.backend import Backend
-from inceptionv4.inference.backends.openvino import OpenVinoBackend, core
+from inceptionv4.inference.backends.openvino import core
 
 
 def read_graph(model: onnx.ModelProto) -> Any:
@@ -51,8 +50,3 @@ class OpenVinoDraft(Draft):
             openvino.save_model(self.graph, path, compress_to_fp16=artefact.precision in ("fp16", "bf16"))
         except RuntimeError as error:  # which is how it reports a full disk
             raise OSError(" ".join(str(error).split())[-200:]) from None
-
-    def computed_in(self, backend: Backend) -> Precision:
-        """Fp32 where the processor has neither bf16 nor fp16: OpenVINO takes it, and says nothing."""
-        assert isinstance(backend, OpenVinoBackend)
-        return backend.precision

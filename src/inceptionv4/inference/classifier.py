@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.crops import Crops, count_views, evaluation_views
 from inceptionv4.data.decode import decode
@@ -66,14 +67,25 @@ class Classifier:
         self.backend, self.spec = backend, backend.spec
 
     @classmethod
-    def load(cls, model: str | Path, *, device: str = "auto") -> Classifier:
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        precision: PrecisionOption | None = None,
+        runtime: RuntimeOption | None = None,
+    ) -> Classifier:
         """Any model that can be read: a run folder, weights, a file that `inceptionv4 export` wrote.
 
+        Weights are answered by PyTorch in fp32 if nothing else is given: the same image and model give equal answers,
+        but for rounding, on any processor and in any batch. `auto` is the fastest runtime and the device's own
+        precision. An exported file has its own, which `backend.describe()` says.
+
         Raises:
-            UsageError: no such model or device, or its runtime is not installed.
+            UsageError: no such model or device; its runtime is not installed, or does not compute so.
             CheckpointError: the model is damaged.
         """
-        return cls(open_backend(model, device=device))
+        return cls(open_backend(model, device=device, precision=precision, runtime=runtime))
 
     def __call__(self, images: Places, *, top: int = 5, tta: Crops | None = None) -> list[Prediction]:
         """What `predict` gives, in a list.
@@ -103,7 +115,7 @@ class Classifier:
         averages the probabilities of several crops; `embed` adds the features.
 
         Raises:
-            UsageError: `embed`, of an exported file, which gives logits alone; no such `tta`; `top` below 1.
+            UsageError: `embed`, where another runtime than PyTorch answers; no such `tta`; `top` below 1.
         """
         if top < 1:
             raise UsageError(f"top must be 1 or more, got {top}")
@@ -145,14 +157,15 @@ class Classifier:
         """Of an embedding.
 
         Raises:
-            UsageError: an exported file, which gives logits alone.
+            UsageError: the model is in another runtime than PyTorch, which gives logits alone.
         """
         return self._embedder().num_features
 
     def _embedder(self) -> TorchBackend:
         if not isinstance(self.backend, TorchBackend):
             raise UsageError(
-                "an exported file gives no features; name the run or the checkpoint that it was exported from"
+                f"features come from weights in PyTorch, and {self.backend.describe()} gives logits alone; name the "
+                "run or the checkpoint, and no other --runtime"
             )
         return self.backend
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import UsageError
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.onnx import is_exported_onnx
-from inceptionv4.inference.backends.torch import TorchBackend
-from inceptionv4.inference.fastest import FastestBackend
+from inceptionv4.inference.open_weights import Weights
+from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA, Device, select_device
 from inceptionv4.weights.load import find_model, load_model
 
@@ -30,7 +31,10 @@ class Runtime:
     """Kinds of torch's devices that it can be told to compute on."""
     tested: str
     """On which hardware its answers were compared with the network's."""
-    open: Callable[[Path, Device], Backend]
+    open: Callable[[Path, Device], Backend] | None
+    """For a file; None: weights, which `open_weights` opens."""
+    option: str = ""
+    """What `--runtime` calls it, if not by its name."""
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None if it can."""
@@ -42,8 +46,7 @@ class Runtime:
 def _pt2(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.pt2 import Pt2Backend
 
-    # Its graph has no autocast, and its answers were compared in fp32.
-    return Pt2Backend(path, select_device(str(device.device), "fp32"))
+    return Pt2Backend(path, device)
 
 
 def _onnx(path: Path, device: Device) -> Backend:
@@ -68,12 +71,6 @@ def _ascend(path: Path, device: Device) -> Backend:
     from inceptionv4.inference.backends.ascend import AscendBackend
 
     return AscendBackend(path, device.device.index or 0)
-
-
-def _weights(path: Path, device: Device) -> Backend:
-    network, checkpoint = load_model(path)
-    kind = FastestBackend if device.device.type == CPU else TorchBackend
-    return kind(network, checkpoint.spec, device, trained_on=checkpoint.trained_on)
 
 
 def _extra(name: str) -> str:
@@ -109,10 +106,10 @@ OM = Runtime(
     tested="its calls, with stand-ins; untested on hardware",
     open=_ascend,
 )
-TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _weights)
+TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", None)
 RUNTIMES = (
     TORCH,
-    Runtime("torch.export", ".pt2", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _pt2),
+    Runtime("torch.export", ".pt2", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _pt2, "torch"),
     Runtime(
         "onnxruntime",
         ".onnx",
@@ -128,22 +125,46 @@ RUNTIMES = (
 )
 
 
-def open_backend(model: str | Path, *, device: str = "auto") -> Backend:
-    """Whatever a user calls a model, ready to answer: an exported file by the runtime for its kind, weights by torch,
-    and on a processor by whatever is fastest there, after a while.
+def open_backend(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    precision: PrecisionOption | None = None,
+    runtime: RuntimeOption | None = None,
+) -> Backend:
+    """Whatever a user calls a model, ready to answer.
+
+    Weights are answered by PyTorch in fp32 unless another `runtime` or `precision` is given (`Weights.open`). An
+    exported file has its own runtime and precision: what is given must be that, or `auto`.
 
     Raises:
-        UsageError: no such model or device, its runtime is not installed, or does not compute on the device asked for.
+        UsageError: no such model or device; its runtime is not installed, or does not compute on the device or in the
+            precision asked for; another runtime or precision than that of an exported file.
         CheckpointError: it is damaged, or no Inception-v4.
     """
     path = find_model(model)
-    runtime = next((runtime for runtime in RUNTIMES[1:] if path.suffix.lower() == runtime.suffix), TORCH)
-    if runtime.suffix == ".onnx" and not is_exported_onnx(path):
-        runtime = TORCH  # another project's: read as weights
-    selected = select_device(device)
-    if device != "auto" and selected.device.type not in runtime.devices():
+    kind = next((kind for kind in RUNTIMES[1:] if path.suffix.lower() == kind.suffix), TORCH)
+    if kind.suffix == ".onnx" and not is_exported_onnx(path):
+        kind = TORCH  # another project's: read as weights
+    if kind.open is None:
+        network, checkpoint = load_model(path)
+        weights = Weights(rewrite(network), checkpoint.spec, checkpoint.trained_on, device)
+        return weights.open(runtime or "torch", precision or "fp32")
+    if runtime not in (None, "auto", kind.option or kind.name):
         raise UsageError(
-            f"{runtime.name} runs {path.name} on {' or '.join(runtime.devices())} here, not on {device}; with `auto` "
+            f"{path.name} is an exported file, which {kind.name} runs, not {runtime}; leave --runtime out, or name the "
+            "weights that it was made of"
+        )
+    selected = select_device(device, "fp32")
+    if device != "auto" and selected.device.type not in kind.devices():
+        raise UsageError(
+            f"{kind.name} runs {path.name} on {' or '.join(kind.devices())} here, not on {device}; with `auto` "
             "it takes what it can, and weights go to any device"
         )
-    return runtime.open(path, selected)
+    backend = kind.open(path, selected)
+    if precision not in (None, "auto", backend.precision):
+        raise UsageError(
+            f"{path.name} is an exported file, which is computed in {backend.precision} here, not in {precision}; "
+            "leave --precision out, or name the weights that it was made of"
+        )
+    return backend

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, zip_longest
 from typing import TypeVar
 
-from inceptionv4.errors import Error
+from inceptionv4.errors import Error, RunError
+from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import Prediction
 from inceptionv4.runtime.distributed import Ranks
 
@@ -52,6 +53,21 @@ def predict_together(
         if any(len(theirs) < ROUND for theirs, _ in parts):
             break
     ranks.require_same(listed.digest(), "the images")
+
+
+def require_same_runtime(ranks: Ranks, backend: Backend) -> None:
+    """See that all processes answer by one runtime in one precision, whatever processors they are on.
+
+    Raises:
+        RunError: one does not, on all processes.
+    """
+    found = ranks.gather((backend.runtime, backend.precision))
+    for rank, theirs in enumerate(found):
+        if theirs != found[0]:
+            raise RunError(
+                f"process {rank} of {ranks.count} computes by {' in '.join(theirs)}, "
+                f"the first by {' in '.join(found[0])}; name a precision that all have, such as --precision fp32"
+            )
 
 
 class Listed(Iterable[Image]):

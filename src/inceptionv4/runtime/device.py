@@ -11,11 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from inceptionv4.config import Precision
+from inceptionv4.config import PrecisionOption
 from inceptionv4.errors import UsageError
 
 CPU, NVIDIA, ASCEND = "cpu", "cuda", "npu"
 """Kinds of torch's devices, by its names for them."""
+ISAS_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of oneDNN's ONEDNN_MAX_CPU_ISA under which it only emulates products of bf16."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Device:
         return f"{self.device}, {self.precision}"
 
 
-def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
+def select_device(name: str = "auto", precision: PrecisionOption = "auto") -> Device:
     """The device called `name`; `auto` takes the first accelerator that torch finds, else the CPU.
 
     Raises:
@@ -98,7 +100,7 @@ def select_device(name: str = "auto", precision: Precision = "auto") -> Device:
             raise UsageError(f"no device {name!r} here: {reason}; `auto` takes what there is") from None
     bf16 = computes_bf16(device)
     if precision == "bf16" and device.type != "cpu" and not bf16:
-        raise UsageError(f"{device} does not compute in bf16; use --training.precision fp32")
+        raise UsageError(f"{device} does not compute in bf16; ask for fp32 or fp16")
     dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16 if bf16 else None}
     dtype = dtypes[precision]
     if dtype is None:
@@ -122,6 +124,10 @@ def _keep_all_bits(device: torch.device) -> None:
 def computes_bf16(device: torch.device) -> bool:
     """Whether `device` multiplies bf16 in hardware, so that it is faster than fp32 and not emulated."""
     if device.type == "cpu":
+        # oneDNN, which computes torch's convolutions, may be told to leave instructions unused.
+        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+        if allowed.upper() in ISAS_WITHOUT_BF16:
+            return False
         can = torch.cpu.get_capabilities()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("arm_bf16"))
     if device.type == "cuda":

@@ -43,6 +43,7 @@ class App:
             takes_floats=backend.takes_floats,
             platform=platform,
             most_images=limits.images,
+            parameters={"runtime": backend.describe(), "precision": backend.precision},
         )
         self.metrics = Metrics()
         self.answerer = Answerer(backend, limits, self.metrics.observe_batch)

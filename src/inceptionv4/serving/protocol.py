@@ -84,8 +84,19 @@ class Response:
 class Protocol:
     """What one model says and understands."""
 
-    def __init__(self, name: str, spec: ModelSpec, *, takes_floats: bool, platform: str, most_images: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: ModelSpec,
+        *,
+        takes_floats: bool,
+        platform: str,
+        most_images: int,
+        parameters: Mapping[str, str],
+    ) -> None:
+        """`parameters` go into the model's metadata: what computes the answers, and in which precision."""
         self.name, self.spec, self.platform, self.most_images = name, spec, platform, most_images
+        self.parameters = parameters
         size, classes = spec.preprocessing.size, len(spec.classes)
         inputs = [Tensors("files", "BYTES", (-1,)), Tensors("pixels", "UINT8", (-1, size, size, 3))]
         if takes_floats:
@@ -108,6 +119,7 @@ class Protocol:
             "platform": self.platform,
             "inputs": [tensor.describe() for tensor in self.inputs.values()],
             "outputs": [tensor.describe() for tensor in self.outputs.values()],
+            "parameters": dict(self.parameters),
         }
 
     def read(self, body: bytearray, header_length: str | None) -> Inference:

@@ -31,7 +31,8 @@ def draw_curves(run: Path) -> str:
 
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     with (run / "results.csv").open(encoding="utf-8", newline="") as file:
-        epochs = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    epochs = [{name: float(value) for name, value in row.items() if name != "eval_precision"} for row in rows]
 
     if not epochs:
         return ""

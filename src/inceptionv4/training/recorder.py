@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +49,11 @@ class EpochRecord:
     images_per_second: float
     skipped_images: int
     seconds: float
+    eval_precision: str
+    """What `val_loss`, `top1` and `top5` were computed in."""
+
+
+COLUMNS = [field.name for field in fields(EpochRecord)]
 
 
 class Recorder:
@@ -69,16 +76,14 @@ class Recorder:
         self._steps = [record for record in done if record.epoch > epoch]
         self._epoch_started = self._last_step = time.monotonic()
         self._images_since = 0
-        rows = results.read_text(encoding="utf-8").splitlines()[1 : epoch + 1] if results.exists() else []
-        header = ",".join(field.name for field in fields(EpochRecord))
         write_text(log, "".join(_line(record) for record in done))
-        write_text(results, "".join(f"{row}\n" for row in [header, *rows]))
+        write_text(results, _first_rows(results, epoch))
         try:
             self._log = log.open("a", encoding="utf-8", buffering=1)
             self._results = results.open("a", encoding="utf-8", newline="", buffering=1)
         except OSError as error:
             raise RunError(f"cannot write in {run}: {error.strerror or error}") from None
-        self._table = csv.DictWriter(self._results, [field.name for field in fields(EpochRecord)], lineterminator="\n")
+        self._table = csv.DictWriter(self._results, COLUMNS, lineterminator="\n")
 
     def __enter__(self) -> Recorder:
         self.progress.__enter__()
@@ -112,8 +117,8 @@ class Recorder:
             self.tracker.log(record.step, {f"training/{name}": getattr(record, name) for name in figures})
         self.progress.advance(record.images, f"epoch {record.epoch}/{self.epochs}  loss {record.loss:.3f}")
 
-    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
-        """Write and show the end of an epoch, after `step` steps in all, and what the evaluation gave.
+    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, *, precision: str, skipped: list[str]) -> None:
+        """Write and show the end of an epoch, after `step` steps in all, and what the evaluation in `precision` gave.
 
         `skipped` are the reasons why training images were left out so far.
         """
@@ -129,6 +134,7 @@ class Recorder:
             images_per_second=self._images_since / max(self._last_step - self._epoch_started, 1e-9),
             skipped_images=len(skipped),
             seconds=now - self._epoch_started,
+            eval_precision=precision,
         )
         with _reporting(self.run):
             self._table.writerow({name: _rounded(value) for name, value in asdict(record).items()})
@@ -161,7 +167,7 @@ class Silence:
     def step(self, record: StepRecord) -> None:
         """The first process writes it."""
 
-    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, skipped: list[str]) -> None:
+    def epoch(self, epoch: int, step: int, metrics: Metrics, best: bool, *, precision: str, skipped: list[str]) -> None:
         """The first process writes it."""
 
 
@@ -190,5 +196,15 @@ def _read_log(log: Path) -> list[StepRecord]:
     return [StepRecord(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
-def _rounded(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.6g}")
+def _first_rows(results: Path, epochs: int) -> str:
+    """The header of `results.csv` and its first rows; those of an older version have fewer columns."""
+    text = results.read_text(encoding="utf-8") if results.exists() else ""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(islice(csv.DictReader(text.splitlines()), epochs))
+    return table.getvalue()
+
+
+def _rounded(value: float | str) -> float | str:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -33,6 +33,8 @@ class Model(Protocol):
 class AscendBackend(GraphBackend):
     """A compiled graph on an Ascend."""
 
+    runtime = "ascend"
+
     def __init__(self, path: Path, device: int = 0) -> None:
         """`device` is counted among those that ASCEND_RT_VISIBLE_DEVICES leaves.
 

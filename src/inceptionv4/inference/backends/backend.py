@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionv4.artefact import Artefact
+from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.data.transforms import normalize
 from inceptionv4.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one runtime did on a batch of images that was in memory."""
+
+    runtime: str
+    """As `Backend.describe` has it, or the runtime's name if it could not be opened."""
+    images_per_second: float | None
+    """None: it failed, or its answers differ."""
+    reason: str = ""
+    """Why there is no speed."""
+
+    def __str__(self) -> str:
+        speed = self.reason if self.images_per_second is None else f"{self.images_per_second:.1f} images/s"
+        return f"{self.runtime}: {speed}"
 
 
 class Backend(ABC):
@@ -20,6 +37,10 @@ class Backend(ABC):
 
     batch_size = 16
     """Images that it is well fed with at once."""
+    runtime: str
+    """The name of the runtime: torch, onnxruntime, openvino, mindspore or ascend."""
+    trials: tuple[Trial, ...] = ()
+    """How each runtime did where a trial chose this one."""
     takes_floats = True
     """Whether `infer` takes normalised floats, too; pixels it always takes."""
 
@@ -36,6 +57,11 @@ class Backend(ABC):
         Raises:
             ValueError: floats, where it does not take them.
         """
+
+    @property
+    @abstractmethod
+    def precision(self) -> Precision:
+        """The precision in which this processor or accelerator really computes the convolutions."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -56,6 +82,11 @@ class GraphBackend(Backend):
         self.takes_floats = artefact.input == "float32"
         if artefact.batch_size is not None:
             self.batch_size = artefact.batch_size
+
+    @property
+    def precision(self) -> Precision:
+        """That of the file; a runtime that may compute in another says so."""
+        return self.artefact.precision
 
     @abstractmethod
     def run(self, images: np.ndarray) -> np.ndarray:

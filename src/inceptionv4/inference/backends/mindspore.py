@@ -18,6 +18,8 @@ from inceptionv4.inference.backends.backend import GraphBackend
 class MindSporeBackend(GraphBackend):
     """A graph in MindSpore, on whatever MindSpore takes for its device."""
 
+    runtime = "mindspore"
+
     def __init__(self, path: Path, *, key: bytes | None = None) -> None:
         """`key` decrypts what `export --encrypt-key-file` encrypted.
 

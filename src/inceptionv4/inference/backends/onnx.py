@@ -25,6 +25,8 @@ PROVIDERS = {
 class OnnxBackend(GraphBackend):
     """A graph in ONNX Runtime, with as many threads as torch has."""
 
+    runtime = "onnxruntime"
+
     def __init__(self, session: Any, artefact: Artefact) -> None:
         """A session of onnxruntime's, with a graph that `artefact` describes."""
         super().__init__(artefact)
@@ -55,9 +57,13 @@ class OnnxBackend(GraphBackend):
         return cls(session, Artefact.from_json(notes[NOTE], str(path)))
 
     @classmethod
-    def of_graph(cls, graph: bytes, artefact: Artefact) -> OnnxBackend:
-        """A graph that is in memory, on the processor."""
-        return cls(_session(graph, torch.device(CPU)), artefact)
+    def of_graph(cls, graph: bytes, artefact: Artefact, device: torch.device) -> OnnxBackend:
+        """A graph that is in memory, on a device that `devices` lists.
+
+        Raises:
+            UsageError: the libraries of the device do not load.
+        """
+        return cls(_session(graph, device) if device.type == CPU else _accelerated(graph, device), artefact)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self._session.run(None, {self._input: images})[0]
@@ -76,11 +82,11 @@ def devices() -> tuple[str, ...]:
     return tuple(kind for kind, provider in PROVIDERS.items() if provider in offered)
 
 
-def _accelerated(path: Path, device: torch.device) -> Any:
-    """Of a file that the processor could open."""
+def _accelerated(model: Path | bytes, device: torch.device) -> Any:
+    """Of a model that the processor could open."""
     reason = "its libraries do not load"
     try:
-        session = _session(path, device)
+        session = _session(model, device)
     except Exception as error:  # noqa: BLE001 - as above
         reason = str(error)[:200]
     else:

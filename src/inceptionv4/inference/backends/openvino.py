@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from inceptionv4.inference.backends.backend import GraphBackend
 
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 """What OpenVINO is told to compute in. Left alone, it takes bf16 wherever the processor has it, and says nothing."""
+COMPUTED: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+"""What a layer of a compiled graph says that it computes in."""
 
 
 @cache
@@ -34,6 +37,8 @@ def core() -> Any:
 
 class OpenVinoBackend(GraphBackend):
     """A graph in OpenVINO, on as many threads as torch has; a batch is spread over the streams that it finds best."""
+
+    runtime = "openvino"
 
     def __init__(self, model: Any, artefact: Artefact) -> None:
         """Compile a graph of OpenVINO's that `artefact` describes, for the processor."""
@@ -85,10 +90,17 @@ class OpenVinoBackend(GraphBackend):
 
     @property
     def precision(self) -> Precision:
-        """What it computes in: fp32, whatever it was told, where the processor has nothing else."""
-        told = self.artefact.precision
-        taken = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-        return told if taken == HINTS[told] and (told == "int8" or told in precisions()) else "fp32"
+        """Read off the compiled graph, for the hint is only a hint: asked for fp16, a processor with bf16 alone takes
+        that, and one with neither takes fp32. Of convolutions that differ, the coarsest counts.
+        """
+        computed = {precision for layer, precision in self._layers() if layer == "Convolution"}
+        return max((COMPUTED.get(name, "fp32") for name in computed), key=get_args(Precision).index)
+
+    def _layers(self) -> Iterator[tuple[str, str]]:
+        """The type of each layer of the compiled graph, and the precision that OpenVINO chose for it."""
+        for layer in self._compiled.get_runtime_model().get_ops():
+            notes = layer.get_rt_info()
+            yield notes["layerType"].astype(str), notes["runtimePrecision"].astype(str)
 
     def describe(self) -> str:
         return f"OpenVINO, CPU, {self.precision}, {self.streams} streams"

@@ -21,6 +21,8 @@ EXTRA = f"{NOTE}.json"
 class Pt2Backend(GraphBackend):
     """A graph of torch's operators, on a torch device."""
 
+    runtime = "torch"
+
     def __init__(self, path: Path, device: Device) -> None:
         """Raises:
         CheckpointError: damaged, or not exported by this package.

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from inceptionv4.artefact import Precision
 from inceptionv4.data.transforms import normalize
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.network.layers import InceptionV4
@@ -19,7 +20,9 @@ Mode = Literal["eager", "rewritten", "compiled"]
 
 
 class TorchBackend(Backend):
-    """The network on a torch device: `eager` as it was trained, `rewritten`, or that and compiled."""
+    """The network on a torch device: `eager` as it is given, `rewritten`, or that and compiled."""
+
+    runtime = "torch"
 
     def __init__(
         self,
@@ -40,6 +43,10 @@ class TorchBackend(Backend):
         device.place(self.network)
         if mode == "compiled":
             self.network.compile(dynamic=False)
+
+    @property
+    def precision(self) -> Precision:
+        return self.device.precision
 
     @torch.inference_mode()
     def infer(self, images: Tensor) -> Tensor:
