@@ -203,11 +203,13 @@ def test_evaluate_json_is_one_object(trained: tuple[Path, subprocess.CompletedPr
     folder, _ = trained
     result = run("evaluate", "runs/finetune/1", "--data", str(textures), "--json", cwd=folder)
     metrics = json.loads(result.stdout)
-    assert list(metrics) == ["top1", "top5", "loss", "images", "runtime"]
+    assert list(metrics) == ["top1", "top5", "loss", "images", "runtime", "precision"]
     assert metrics["images"] == 45
     assert metrics["runtime"].startswith("PyTorch, ")
+    assert metrics["precision"] == "fp32"
     with (folder / "runs/finetune/1/results.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
+    assert last["eval_precision"] == "fp32"
     assert metrics["loss"] == pytest.approx(float(last["val_loss"]), rel=1e-4)
 
 

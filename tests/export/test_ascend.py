@@ -466,6 +466,7 @@ def test_predict_and_evaluate_take_an_om(
     assert ours["images"] == 45
     assert ours.pop("runtime").startswith("pyACL, Ascend310P3")
     assert theirs.pop("runtime").startswith("PyTorch")
+    assert (ours.pop("precision"), theirs.pop("precision")) == ("fp16", "fp32")
     assert ours == pytest.approx(theirs, abs=1e-4)
     images = sorted((textures / "val" / "grass").iterdir())[:5]
     ours, theirs = (command("predict", model, *images, "--csv").out.splitlines() for model in (path, narrow_model))

@@ -47,8 +47,8 @@ def test_a_device_that_a_runtime_cannot_use(onnx_file: Path, monkeypatch: pytest
     ("name", "providers"),
     [
         ("cpu", ["CPUExecutionProvider"]),
-        ("cuda", [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]),
-        ("cuda:3", [("CUDAExecutionProvider", {"device_id": 3}), "CPUExecutionProvider"]),
+        ("cuda", [("CUDAExecutionProvider", {"device_id": 0, "use_tf32": "0"}), "CPUExecutionProvider"]),
+        ("cuda:3", [("CUDAExecutionProvider", {"device_id": 3, "use_tf32": "0"}), "CPUExecutionProvider"]),
     ],
 )
 def test_each_process_of_onnxruntime_has_its_own_accelerator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 
 import inceptionv4
 from inceptionv4.errors import UsageError
-from inceptionv4.runtime.device import _keep_all_bits, select_device
+from inceptionv4.runtime.device import _keep_fp32, computes_bf16, select_device
 
 SOURCES = Path(inceptionv4.__file__).parent
 
@@ -39,6 +40,7 @@ def test_a_cpu_computes_in_bf16_where_it_has_the_instructions(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     assert select_device("cpu").precision == precision
     assert select_device("cpu", "fp32").precision == "fp32"
     assert select_device("cpu", "bf16").precision == "bf16"
@@ -91,8 +93,56 @@ except UsageError as error:
 def test_fp32_on_nvidia_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Untested on hardware: the switch is torch's own, of which `true` is the default."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    _keep_all_bits(torch.device("cuda"))
+    torch.backends.cuda.matmul.allow_tf32 = True  # and False by default, which it is again
+    _keep_fp32(torch.device("cuda"))
     assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.backends.cuda.matmul.allow_tf32 is False
+
+
+def test_fp32_on_a_cpu_is_fp32() -> None:
+    """With ONEDNN_VERBOSE, each convolution and product says what it may round to."""
+    code = """
+import torch
+from inceptionv4.runtime.device import select_device
+torch.set_float32_matmul_precision("medium")
+torch.backends.mkldnn.conv.fp32_precision = "bf16"
+images = torch.randn(4, 64, 20, 20)
+def compute():
+    torch.nn.functional.conv2d(images, torch.ones(8, 64, 3, 3))
+    images.view(64, -1) @ images.view(-1, 64)
+compute()
+print("then", flush=True)
+select_device("cpu", "fp32")
+compute()
+"""
+    environment = os.environ | {"ONEDNN_VERBOSE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    before, after = done.stdout.split("then\n")
+    assert "fpmath:bf16" in before, "the check can fail"
+    assert ",exec,cpu,convolution," in after
+    assert "fpmath:" not in after
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_an_environment_that_rounds_fp32_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "strict")
+    assert select_device("cpu", "fp32").precision == "fp32"
+    monkeypatch.setenv(name, "BF16")
+    assert select_device("cpu", "bf16").precision == "bf16"
+    with pytest.raises(UsageError, match=f"{name}=BF16 lets fp32 be computed in less; unset it"):
+        select_device("cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "can"),
+    [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True), ("DEFAULT", True)],
+)
+def test_a_cpu_does_not_compute_in_bf16_where_onednn_is_told_not_to(
+    monkeypatch: pytest.MonkeyPatch, allowed: str, can: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    assert computes_bf16(torch.device("cpu")) is can
 
 
 def test_an_ascend_that_saturates_has_a_scaler_of_its_own() -> None:

@@ -27,7 +27,7 @@ def compute(images: Tensor) -> None:
         matrix = (matrix @ matrix).clamp(-1, 1)
 
 
-def load(model: str, *, device: str) -> MeanBackend:
+def load(model: str, **options: object) -> MeanBackend:
     backend = MeanBackend()
     if where == "warming":
         backend.before = compute

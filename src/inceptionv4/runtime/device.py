@@ -104,7 +104,7 @@ def select_device(name: str = "auto", precision: PrecisionOption = "auto") -> De
     dtypes = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.bfloat16 if bf16 else None}
     dtype = dtypes[precision]
     if dtype is None:
-        _keep_all_bits(device)
+        _keep_fp32(device)
     return Device(
         device=device,
         autocast_dtype=dtype,
@@ -113,12 +113,23 @@ def select_device(name: str = "auto", precision: PrecisionOption = "auto") -> De
     )
 
 
-def _keep_all_bits(device: torch.device) -> None:
-    """Have fp32 be fp32: convolutions of both kinds of accelerator round to ten bits of mantissa if they are let."""
+def _keep_fp32(device: torch.device) -> None:
+    """Have fp32 be fp32: if they are let, accelerators round to 10 bits of mantissa, and CPUs with AMX to bf16's 7.
+
+    Raises:
+        UsageError: the environment lets oneDNN, which reads it before this program can change it.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
     elif device.type == "npu":
         torch.npu.conv.allow_hf32 = False  # type: ignore[attr-defined]  # torch_npu adds it
+    elif device.type == "cpu":
+        for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+            if os.environ.get(name, "STRICT").upper() != "STRICT":
+                raise UsageError(f"{name}={os.environ[name]} lets fp32 be computed in less; unset it, or ask for bf16")
+        for kind in ("conv", "matmul"):
+            getattr(torch.backends.mkldnn, kind).fp32_precision = "ieee"
 
 
 def computes_bf16(device: torch.device) -> bool:

@@ -20,6 +20,8 @@ PROVIDERS = {
     CPU: "CPUExecutionProvider",
 }
 """What onnxruntime calls torch's devices. Others that it may offer send images elsewhere, or are untried."""
+KEEP_FP32 = {NVIDIA: {"use_tf32": "0"}, ASCEND: {"precision_mode": "must_keep_origin_dtype"}}
+"""Options without which graphs of fp32 are computed in TF32 on NVIDIA, and in fp16 on Ascend; untested on hardware."""
 
 
 class OnnxBackend(GraphBackend):
@@ -108,7 +110,8 @@ def _session(model: Path | bytes, device: torch.device) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [PROVIDERS[CPU]]
     if device.type != CPU:
-        providers.insert(0, (PROVIDERS[device.type], {"device_id": device.index or 0}))
+        settings = {"device_id": device.index or 0, **KEEP_FP32[device.type]}
+        providers.insert(0, (PROVIDERS[device.type], settings))
     # It would go on on the processor, and print that on standard output.
     return onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
 
