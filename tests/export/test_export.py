@@ -75,7 +75,8 @@ def expected(model: Path, textures: Path) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(
     ("form", "options"),
     [
-        *((form, options) for form in ("onnx", "openvino") for options in ({}, {"pixels": True}, {"batch_size": 4})),
+        *(pytest.param(form, {}, marks=pytest.mark.isa) for form in ("onnx", "openvino")),
+        *((form, options) for form in ("onnx", "openvino") for options in ({"pixels": True}, {"batch_size": 4})),
         ("pt2", {"pixels": True}),
         *(pytest.param("pt2", options, marks=pytest.mark.slow) for options in ({}, {"batch_size": 4})),
     ],
@@ -151,6 +152,7 @@ def computed_in(path: Path, hint: str, images: np.ndarray) -> str:
     return "bf16" if np.array_equal(answers[hint], answers["bf16"]) else "fp16"
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16"), ("fp16", "f16")])
 def test_openvino_vouches_for_what_was_computed_in_the_precision_of_the_file(
     model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], precision: str, hint: str

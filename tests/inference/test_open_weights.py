@@ -90,6 +90,7 @@ def test_an_image_is_told_the_same_as_the_first_and_as_the_last_of_2000(narrow_m
 # What is asked for
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_what_is_asked_for_is_what_answers_or_an_error(narrow_model: Path, runtime: Any, precision: Any) -> None:

@@ -35,6 +35,7 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize(
     ("size", "training"),
     [(75, False), (75, True), *(pytest.param(299, training, marks=pytest.mark.slow) for training in (False, True))],

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from inceptionv4.artefact import NOTE, Artefact, Precision
-from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 """What OpenVINO is told to compute in. Left alone, it takes bf16 wherever the processor has it, and says nothing."""
-COMPUTED: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
-"""What a layer of a compiled graph says that it computes in."""
+COMPUTED: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "I8": "int8"}
+"""How the names of OpenVINO's kernels end."""
 
 
 @cache
@@ -92,15 +92,27 @@ class OpenVinoBackend(GraphBackend):
     def precision(self) -> Precision:
         """Read off the compiled graph, for the hint is only a hint: asked for fp16, a processor with bf16 alone takes
         that, and one with neither takes fp32. Of convolutions that differ, the coarsest counts.
-        """
-        computed = {precision for layer, precision in self._layers() if layer == "Convolution"}
-        return max((COMPUTED.get(name, "fp32") for name in computed), key=get_args(Precision).index)
 
-    def _layers(self) -> Iterator[tuple[str, str]]:
-        """The type of each layer of the compiled graph, and the precision that OpenVINO chose for it."""
+        Raises:
+            Error: OpenVINO has kernels of names that are not known here.
+        """
+        kernels = set(self._kernels())
+        if unknown := [kernel for kernel in kernels if kernel.rpartition("_")[2] not in COMPUTED]:
+            raise Error(
+                f"OpenVINO does not say in which precision its {unknown[0]} computes; try another version of it"
+            )
+        return max((COMPUTED[kernel.rpartition("_")[2]] for kernel in kernels), key=get_args(Precision).index)
+
+    def _kernels(self) -> Iterator[str]:
+        """What computes each convolution of the compiled graph, such as `brgconv_avx512_1x1_bf16`.
+
+        Its end is the precision. OpenVINO's own `runtimePrecision` is that of weights which the file has in 16 bits,
+        also where they are computed with in 32.
+        """
         for layer in self._compiled.get_runtime_model().get_ops():
             notes = layer.get_rt_info()
-            yield notes["layerType"].astype(str), notes["runtimePrecision"].astype(str)
+            if notes["layerType"].astype(str) == "Convolution":
+                yield notes["primitiveType"].astype(str)
 
     def describe(self) -> str:
         return f"OpenVINO, CPU, {self.precision}, {self.streams} streams"
