@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak check format bench bench-quick clean
+.PHONY: demo test soak check check-isa format bench bench-quick clean
 
 demo: .venv/.demo
 	$(BIN)/inceptionv4 train --recipe digits
@@ -22,6 +22,10 @@ check: .venv/.test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The tests that hold on any CPU, with fewer instructions than this one has: up to two minutes.
+check-isa: .venv/.test
+	$(BIN)/python tools/check_isa.py
 
 format: .venv/.test
 	$(BIN)/ruff check --fix

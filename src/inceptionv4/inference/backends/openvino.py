@@ -98,9 +98,7 @@ class OpenVinoBackend(GraphBackend):
         """
         kernels = set(self._kernels())
         if unknown := [kernel for kernel in kernels if kernel.rpartition("_")[2] not in COMPUTED]:
-            raise Error(
-                f"OpenVINO does not say in which precision its {unknown[0]} computes; try another version of it"
-            )
+            raise Error(f"OpenVINO does not say in which precision {unknown[0]} computes; try another version of it")
         return max((COMPUTED[kernel.rpartition("_")[2]] for kernel in kernels), key=get_args(Precision).index)
 
     def _kernels(self) -> Iterator[str]:
