@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -41,7 +40,11 @@ class OpenVinoBackend(GraphBackend):
     runtime = "openvino"
 
     def __init__(self, model: Any, artefact: Artefact) -> None:
-        """Compile a graph of OpenVINO's that `artefact` describes, for the processor."""
+        """Compile a graph of OpenVINO's that `artefact` describes, for the processor.
+
+        Raises:
+            Error: OpenVINO does not say in which precision it computes.
+        """
         super().__init__(artefact)
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -49,6 +52,7 @@ class OpenVinoBackend(GraphBackend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         self._compiled: Any = core().compile_model(model, "CPU", settings)
+        self._computed_in = read_precision(self._compiled)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
 
@@ -90,30 +94,31 @@ class OpenVinoBackend(GraphBackend):
 
     @property
     def precision(self) -> Precision:
-        """Read off the compiled graph, for the hint is only a hint: asked for fp16, a processor with bf16 alone takes
-        that, and one with neither takes fp32. Of convolutions that differ, the coarsest counts.
-
-        Raises:
-            Error: OpenVINO has kernels of names that are not known here.
-        """
-        kernels = set(self._kernels())
-        if unknown := [kernel for kernel in kernels if kernel.rpartition("_")[2] not in COMPUTED]:
-            raise Error(f"OpenVINO does not say in which precision {unknown[0]} computes; try another version of it")
-        return max((COMPUTED[kernel.rpartition("_")[2]] for kernel in kernels), key=get_args(Precision).index)
-
-    def _kernels(self) -> Iterator[str]:
-        """What computes each convolution of the compiled graph, such as `brgconv_avx512_1x1_bf16`.
-
-        Its end is the precision. OpenVINO's own `runtimePrecision` is that of weights which the file has in 16 bits,
-        also where they are computed with in 32.
-        """
-        for layer in self._compiled.get_runtime_model().get_ops():
-            notes = layer.get_rt_info()
-            if notes["layerType"].astype(str) == "Convolution":
-                yield notes["primitiveType"].astype(str)
+        return self._computed_in
 
     def describe(self) -> str:
         return f"OpenVINO, CPU, {self.precision}, {self.streams} streams"
+
+
+def read_precision(compiled: Any) -> Precision:
+    """What a compiled model's convolutions are computed in; the coarsest, if they differ.
+
+    What OpenVINO is told is only a hint: asked for fp16, a processor with bf16 alone takes that, and one with neither
+    takes fp32. So this reads the kernels' names, such as `brgconv_avx512_1x1_bf16`. `runtimePrecision` would not do:
+    it is that of weights which the file has in 16 bits, also where they are computed with in 32.
+
+    Raises:
+        Error: OpenVINO has kernels of names that are not known here.
+    """
+    found: set[Precision] = set()
+    for layer in compiled.get_runtime_model().get_ops():
+        notes = layer.get_rt_info()
+        if notes["layerType"].astype(str) == "Convolution":
+            kernel = notes["primitiveType"].astype(str)
+            if (ending := kernel.rpartition("_")[2]) not in COMPUTED:
+                raise Error(f"OpenVINO does not say in which precision {kernel} computes; try another version of it")
+            found.add(COMPUTED[ending])
+    return max(found, key=get_args(Precision).index)
 
 
 def precisions() -> tuple[Precision, ...]:
