@@ -101,6 +101,47 @@ def test_the_saved_settings_repeat_the_run_to_the_last_bit(run: Path) -> None:
     assert (run / "log.jsonl").read_text() == (again / "log.jsonl").read_text()
 
 
+def results(run: Path) -> list[dict[str, str]]:
+    with (run / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("asked", ["auto", "bf16"])
+def test_an_evaluation_in_a_training_is_what_evaluate_finds(
+    asked: Any, textures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a training in bf16 on a CPU: in fp32, if nothing else is asked for, and said wherever its figures are."""
+    settings = config(textures, tmp_path)
+    run = train(
+        dataclasses.replace(
+            settings,
+            schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
+            training=dataclasses.replace(settings.training, precision="bf16", eval_precision=asked, device="cpu"),
+        )
+    )
+    (row,) = results(run)
+    found = evaluate(run, textures, device="cpu")
+    assert found.precision == "fp32"
+    assert row["eval_precision"] == ("fp32" if asked == "auto" else "bf16")
+    assert ("threads, bf16 (evaluated in fp32)" in capfd.readouterr().err) is (asked == "auto")
+    same = float(row["val_loss"]) == pytest.approx(found.metrics.loss, rel=1e-5)
+    assert same is (asked == "auto")
+
+
+def test_results_of_a_version_without_precisions_go_on(run: Path, textures: Path, tmp_path: Path) -> None:
+    """A resumed run keeps the rows that it has; what they do not say stays empty."""
+    older = shutil.copytree(run, tmp_path / "test/1")
+    table = (run / "results.csv").read_text().splitlines()
+    (older / "results.csv").write_text("".join(row.rpartition(",")[0] + "\n" for row in table))
+    for name in ("step-00000033", "last"):
+        (older / f"checkpoints/{name}.safetensors").unlink()
+    train(dataclasses.replace(load_config(file=older / "config.yaml"), output=str(tmp_path)), run=older)
+    rows = results(older)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["eval_precision"] for row in rows] == ["", "", "fp32"]
+    assert [row["top1"] for row in rows] == [row["top1"] for row in results(run)]
+
+
 def test_another_seed_is_another_run(run: Path, textures: Path, tmp_path: Path) -> None:
     settings = config(textures, tmp_path)
     short = dataclasses.replace(settings, seed=1, schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5))
