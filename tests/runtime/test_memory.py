@@ -10,6 +10,7 @@ import numpy as np
 from inceptionv4.runtime.memory import peak_process_memory
 
 MIB = 2**20
+BATCHES = 16 * MIB  # Linux counts pages in batches, some for each processor, so that a peak can be read a little lower
 PARENT = """
 import subprocess, sys
 block = b"1" * int(sys.argv[1])
@@ -31,7 +32,7 @@ def test_a_child_of_a_large_process_reports_its_own_peak() -> None:
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     before, after = map(int, output.split())
     assert before < parent - child
-    assert abs(after - before - child) < 16 * MIB
+    assert abs(after - before - child) < BATCHES
 
 
 def test_the_peak_outlives_the_memory() -> None:
@@ -39,4 +40,4 @@ def test_the_peak_outlives_the_memory() -> None:
     peak = peak_process_memory()
     assert peak > block.nbytes
     del block
-    assert peak_process_memory() >= peak
+    assert peak_process_memory() > peak - BATCHES

@@ -31,7 +31,7 @@ def peak_process_memory() -> int:
 
     Linux starts `ru_maxrss` of a new program at the peak of the process that started it, and keeps the larger of the
     two. VmHWM belongs to the address space, which is new after exec. After a bare fork it starts at what the parent
-    held at that time.
+    held at that time. It is right to some pages for each processor.
 
     Raises:
         UsageError: on Windows.
