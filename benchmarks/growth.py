@@ -22,7 +22,6 @@ import itertools
 import json
 import math
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -145,7 +144,9 @@ def steps(size: int, batch: int, classes: int, width: float, rounds: int) -> dic
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    from inceptionv4.runtime.memory import peak_process_memory
+
+    return peak_process_memory() / 2**20
 
 
 def alone(*arguments: object, processes: int = 1) -> dict[str, float]:

@@ -55,6 +55,25 @@ def interleave(contenders: Mapping[str, Contender], rounds: int) -> Speeds:
     return Speeds(speeds)
 
 
+def require_different(figure: str, values: Mapping[str, float], tolerance: float = 1e-3) -> None:
+    """Refuse a `figure` that is the same for all programs, within `tolerance` of the largest one.
+
+    Different programs do not agree so well. If all of them do, what was measured is something that they share.
+
+    Raises:
+        RuntimeError: all values are the same.
+    """
+    if len(values) < 2:
+        return
+    low, high = min(values.values()), max(values.values())
+    if high - low <= tolerance * high:
+        names = ", ".join(values)
+        raise RuntimeError(
+            f"{figure} is {low:g} to {high:g} for all of {names}, which are different programs; "
+            "it is probably a figure of the process that started them"
+        )
+
+
 def circumstances(packages: tuple[str, ...]) -> dict[str, object]:
     """What a figure needs beside it: machine, versions, commit, command."""
     commit = subprocess.run(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from collections.abc import Callable
 import numpy as np
 import timm
 import torch
-from measure import Contender, circumstances, interleave, report
+from measure import Contender, circumstances, interleave, report, require_different
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -37,6 +36,7 @@ from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, computes_bf16, select_device
+from inceptionv4.runtime.memory import peak_process_memory
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training.learner import Learner
 
@@ -176,7 +176,7 @@ def measure_alone(name: str, precision: PrecisionOption) -> dict[str, float]:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return {"first_step_seconds": seconds[0], "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"first_step_seconds": seconds[0], "peak_mb": peak_process_memory() / 2**20}
 
 
 def compare_speed(precision: PrecisionOption, rounds: int) -> dict[str, object]:
@@ -198,6 +198,7 @@ def compare(precision: PrecisionOption, rounds: int, compiled: bool) -> dict[str
     names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
     apart = [*names, "ours, checkpointed"]
     own = {name: alone(name, precision) for name in apart if name != "convolutions"}
+    require_different("peak_mb", {name: figures["peak_mb"] for name, figures in own.items()})
     speeds = interleave({name: contender(name, device) for name in names}, rounds)
     best = max(peers, key=speeds.median)
     frugal = min(own[name]["peak_mb"] for name in peers)

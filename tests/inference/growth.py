@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 PREDICT = """
-import resource, sys
+import sys
 from inceptionv4.cli import main
+from inceptionv4.runtime.memory import peak_process_memory
 try:
     main(["predict", *sys.argv[1:]])
 except SystemExit as end:
-    print(end.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+    print(end.code, peak_process_memory(), file=sys.stderr)
 """
 
 
@@ -37,8 +38,8 @@ def peak_memory(model: Path, archive: Path, count: int, *options: str) -> float:
     with (archive.parent / "answers.jsonl").open("w+") as answers:
         command = [sys.executable, "-c", PREDICT, str(model), str(archive), "--json", "--top", "1", *options]
         result = subprocess.run(command, stdout=answers, stderr=subprocess.PIPE, text=True)
-        code, kilobytes = result.stderr.split()[-2:]
+        code, peak = result.stderr.split()[-2:]
         assert code == "0", result.stderr
         answers.seek(0)
         assert sum(1 for _ in answers) == count
-    return int(kilobytes) / 1024
+    return int(peak) / 2**20

@@ -16,14 +16,30 @@ if sys.platform != "win32":
     import resource
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+STATUS = Path("/proc/self/status")
 
 
 def peak_memory(device: Device) -> int:
     """The most that this process has used so far, bytes: of the device, or of main memory for a CPU."""
     if device.device.type != "cpu":
         return torch.accelerator.max_memory_reserved(device.device)
+    return peak_process_memory()
+
+
+def peak_process_memory() -> int:
+    """The most main memory that this process has held at once so far, bytes.
+
+    Linux starts `ru_maxrss` of a new program at the peak of the process that started it, and keeps the larger of the
+    two. VmHWM belongs to the address space, which is new after exec. After a bare fork it starts at what the parent
+    held at that time. It is right to some pages for each processor.
+
+    Raises:
+        UsageError: on Windows.
+    """
     if sys.platform == "win32":
         raise UsageError("main memory cannot be measured on Windows; plan on Linux or macOS")
+    if STATUS.exists() and (found := re.search(r"^VmHWM:\s+(\d+) kB$", STATUS.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

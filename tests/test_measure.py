@@ -1,0 +1,26 @@
+"""benchmarks/measure.py: figures that cannot be right are refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from measure import require_different
+
+
+def test_one_figure_for_different_programs_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"^peak_mb is 4631 to 4631\.5 for all of ours, timm, learner"):
+        require_different("peak_mb", {"ours": 4631.0, "timm": 4631.5, "learner": 4631.2})
+    with pytest.raises(RuntimeError, match="for all of ours, timm"):
+        require_different("peak_mb", {"ours": 1000.0, "timm": 1001.0})
+
+
+def test_figures_that_differ_pass() -> None:
+    require_different("peak_mb", {"ours": 1739.0, "timm": 1738.0, "learner": 1900.0})
+    require_different("peak_mb", {"ours": 1000.0, "timm": 1001.2})
+    require_different("peak_mb", {"ours": 1000.0})
+    require_different("peak_mb", {})
