@@ -67,12 +67,12 @@ def test_twenty_steps_are_those_that_were_written_down(device: str) -> None:
     assert figures[0][1] == pytest.approx(golden[0][1], rel=1e-2)
 
 
-def test_another_seed_is_not_what_was_written_down(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_seed_is_not_what_was_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above can fail."""
     other = dataclasses.replace(config(), seed=1)
     monkeypatch.setattr(sys.modules[__name__], "config", lambda: other)
     golden = [float(line.split()[0]) for line in FILE.read_text().splitlines()]
-    differences = [abs(loss / wanted - 1) for (loss, _, _), wanted in zip(run(device), golden, strict=True)]
+    differences = [abs(loss / wanted - 1) for (loss, _, _), wanted in zip(run("cpu"), golden, strict=True)]
     assert sum(difference > 1e-3 for difference in differences) > STEPS / 2
 
 

@@ -190,7 +190,7 @@ def settings(data: Path, output: Path, device: str, **changes: Any) -> Config:
         augment=AugmentConfig(area=(0.3, 1.0), color=0.3, mixup=0.2),
         model=ModelConfig(width=0.1, dropout=0.5),
         schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
-        training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp32", device=device),
+        training=TrainingConfig(batch_size=45, ema_decay=0.9, precision="fp32", device=device),
     )
     return dataclasses.replace(config, **changes)
 
@@ -205,12 +205,12 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not(
 
     def stop(self: Recorder, record: Any) -> None:
         original(self, record)
-        if record.step == 5:
+        if record.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
         patched.setattr(Recorder, "step", stop)
-        with pytest.raises(StoppedError, match="after step 5"):
+        with pytest.raises(StoppedError, match="after step 2"):
             train(config)
     stopped = Path(train(config, run=tmp_path / "stopped/test/1"))
     one, other = (load_checkpoint(run / "checkpoints/last.safetensors").model_weights() for run in (whole, stopped))

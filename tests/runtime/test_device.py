@@ -13,7 +13,7 @@ import torch
 
 import inceptionv4
 from inceptionv4.errors import UsageError
-from inceptionv4.runtime.device import _keep_fp32, computes_bf16, select_device
+from inceptionv4.runtime.device import computes_bf16, select_device
 
 SOURCES = Path(inceptionv4.__file__).parent
 
@@ -90,13 +90,18 @@ except UsageError as error:
     ]
 
 
-def test_fp32_on_nvidia_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Untested on hardware: the switch is torch's own, of which `true` is the default."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    torch.backends.cuda.matmul.allow_tf32 = True  # and False by default, which it is again
-    _keep_fp32(torch.device("cuda"))
-    assert torch.backends.cudnn.allow_tf32 is False
-    assert torch.backends.cuda.matmul.allow_tf32 is False
+def test_fp32_on_nvidia_is_fp32() -> None:
+    """Untested on hardware: torch's own switches, in a process that has set all of them to TF32."""
+    code = """
+import torch
+from inceptionv4.runtime.device import _keep_fp32
+torch.backends.fp32_precision = "tf32"
+torch.set_float32_matmul_precision("medium")
+_keep_fp32(torch.device("cuda"))
+print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "ieee ieee\n"
 
 
 def test_fp32_on_a_cpu_is_fp32() -> None:

@@ -121,15 +121,17 @@ def _keep_fp32(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        # Without these, `torch.backends.fp32_precision` would decide, if somebody set it.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # which it has at run time
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
     elif device.type == "npu":
         torch.npu.conv.allow_hf32 = False  # type: ignore[attr-defined]  # torch_npu adds it
     elif device.type == "cpu":
         for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
             if os.environ.get(name, "STRICT").upper() != "STRICT":
                 raise UsageError(f"{name}={os.environ[name]} lets fp32 be computed in less; unset it, or ask for bf16")
-        for kind in ("conv", "matmul"):
-            getattr(torch.backends.mkldnn, kind).fp32_precision = "ieee"
+        torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def computes_bf16(device: torch.device) -> bool:
