@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -83,9 +84,18 @@ def circumstances(packages: tuple[str, ...]) -> dict[str, object]:
         "command": " ".join(["python", *sys.argv]),
         "commit": commit.stdout.strip() or "unknown",
         "machine": f"{torch.cpu.get_capabilities().get('cpu_name', platform.processor())}, {platform.platform()}",
+        "instructions": instructions(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
     }
+
+
+def instructions() -> str:
+    """Those that decide how fast this processor multiplies, as far as torch may use them."""
+    can = torch.cpu.get_capabilities()
+    names = [name for name in ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16") if can.get(name)]
+    switches = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OV_CPU_MAX_ISA")
+    return ", ".join([*names, *(f"{name}={os.environ[name]}" for name in switches if name in os.environ)])
 
 
 def report(results: Mapping[str, object], as_json: bool) -> None:

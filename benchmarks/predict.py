@@ -10,7 +10,8 @@ floats that are ready. It is compared with the backend's answer to the same floa
 that the script has behind it. timm is eager, channels last, and has its floats ready too.
 
 int8 is quantized on images of this very set and not checked for accuracy, which random weights do not have. bf16 is
-measured where OpenVINO computes in it.
+measured where the processor computes in it. "torch, bare" is what `predict` does by default; the ratios `over_default`
+are what other runtimes and precisions would gain.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from photographs import write_photographs
 from torch import Tensor
 
 from inceptionv4.artefact import Artefact, Precision
+from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import normalize
@@ -41,9 +43,10 @@ from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.openvino import HINTS, OpenVinoBackend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.open_weights import Weights
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite
-from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.device import computes_bf16, select_device
 from inceptionv4.spec import ModelSpec
 
 BATCH, THREADS, STREAMS = 16, 2, 2
@@ -115,7 +118,7 @@ class OpenVinoForm:
     @property
     def is_native(self) -> bool:
         """Whether it is computed as asked, and not in float32 for want of instructions."""
-        return self.precision in self.backend.describe().split(", ")
+        return self.precision == self.backend.precision
 
     def script(self, photographs: Photographs) -> Contender:
         core = openvino.Core()
@@ -173,6 +176,14 @@ def main() -> None:
             **evaluated(backend, photographs, "torch"),
             "timm": timms(photographs),
         }
+        others: list[tuple[RuntimeOption, PrecisionOption]] = [("onnxruntime", "fp32")]
+        if computes_bf16(torch.device("cpu")):
+            others.append(("torch", "bf16"))
+        weights = Weights(rewrite(network), SPEC, device="cpu")
+        for runtime, option in others:
+            other = weights.open(runtime, option)
+            runs_on[f"{runtime} {option}"] = other.describe()
+            contenders[f"{runtime} {option}, bare"] = bare(other, photographs)
         for precision in given.precisions:
             print(f"OpenVINO's {precision}", file=sys.stderr)
             form = OpenVinoForm(network, precision, photographs, folder)
@@ -207,7 +218,10 @@ def main() -> None:
                 f"ratio_second_thread_{name}": (f"{name}, evaluate, 2", f"{name}, evaluate, 1")
                 for name in ("torch", "OpenVINO int8")
             },
-            "ratio_openvino_fp32_over_torch": ("OpenVINO fp32, bare", "torch, bare"),
+            **{
+                f"ratio_over_default_{name.replace(' ', '_')}": (f"{name}, bare", "torch, bare")
+                for name in ("torch bf16", "onnxruntime fp32", *(f"OpenVINO {precision}" for precision in PRECISIONS))
+            },
             "ratio_timm_eager": ("torch, bare", "timm"),
         },
     )

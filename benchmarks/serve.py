@@ -3,8 +3,7 @@
     python benchmarks/serve.py --json
     python benchmarks/serve.py --model inceptionv4.xml --json
 
-Without a model: a network of full width with random weights, 1000 classes, 299 px, in the runtime that is the fastest
-here. "bare" is the backend's answer to batches of 16 that lie in memory as pixels. The server is a process of its own.
+Without a model: a network of full width with random weights, 1000 classes, 299 px, in fp32 by PyTorch. "bare" is the backend's answer to batches of 16 that lie in memory as pixels. The server is a process of its own.
 Each of its clients, threads of this process, posts photographs of 500 x 375 to /predict, one after the other on a
 connection that is kept. All share the machine's cores, so that what decoding, HTTP and the clients take is taken from
 the model.
@@ -115,7 +114,7 @@ def main() -> None:
         write_photographs(folder / "images", 500, 375, 2 * BATCH)
         contents = [path.read_bytes() for path in sorted((folder / "images").rglob("*.jpg"))]
         backend = open_backend(model)
-        backend.warm_up()  # as the server does, so that both have the same runtime
+        backend.warm_up()
         samples = read_dataset(folder / "images").all()
         batches = evaluation_batches(samples, backend.spec.preprocessing, batch_size=BATCH, workers=0)
         images = [batch.images for batch in islice(batches, 2)]

@@ -38,4 +38,4 @@ def test_what_is_not_there_is_named(command: Callable[..., Any], monkeypatch: py
     out = command("doctor").out
     assert "exported unverified, as nothing here runs them: air, om\n" in out
     assert "openvino is not installed: pip install 'inceptionv4[openvino]'" in out
-    assert "computes on" in out
+    assert "trains on" in out

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +135,17 @@ def test_onnx_runtime_answers_alike_on_its_own_provider(device: str, network: In
     backend = Weights(rewrite(network), spec, device=device).open("onnxruntime")
     assert ("CPU" in backend.describe()) is (device == "cpu")
     assert difference(backend.infer(pixels(21)), float64_logits(network, 21)) < ANSWERS["fp32"]
+
+
+def test_an_evaluation_finds_the_same_loss_with_fewer_instructions(narrow_model: Path, textures: Path) -> None:
+    """Within 1e-6 of it, as on a processor that has AVX2 alone; on one of these it is the same twice."""
+    found = []
+    for isa in ({}, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}):
+        command = [sys.executable, "-m", "inceptionv4", "evaluate", narrow_model, "--data", textures, "--json"]
+        done = subprocess.run(command, env=os.environ | isa, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=1e-6, abs=0)
+    assert found[0]["precision"] == found[1]["precision"] == "fp32"
 
 
 # Training

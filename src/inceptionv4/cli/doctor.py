@@ -49,7 +49,7 @@ def doctor(*, json: Flag = False) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     print(f"inceptionv4 {health.version}, Python {health.python}, {health.system}")
-    print(f"computes on {health.device}\n")
+    print(f"trains on {health.device}; answers in fp32 unless another precision is asked for\n")
     table = Table(box=None, pad_edge=False)
     for heading in ("runtime", "runs", "here", "its answers were tested on"):
         table.add_column(heading, overflow="fold")
