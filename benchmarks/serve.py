@@ -3,10 +3,10 @@
     python benchmarks/serve.py --json
     python benchmarks/serve.py --model inceptionv4.xml --json
 
-Without a model: a network of full width with random weights, 1000 classes, 299 px, in fp32 by PyTorch. "bare" is the backend's answer to batches of 16 that lie in memory as pixels. The server is a process of its own.
-Each of its clients, threads of this process, posts photographs of 500 x 375 to /predict, one after the other on a
-connection that is kept. All share the machine's cores, so that what decoding, HTTP and the clients take is taken from
-the model.
+Without a model: a network of full width with random weights, 1000 classes, 299 px, in fp32 by PyTorch. "bare" is the
+backend's answer to batches of 16 that lie in memory as pixels. The server is a process of its own. Each of its clients,
+threads of this process, posts photographs of 500 x 375 to /predict, one after the other on a connection that is kept.
+All share the machine's cores, so that what decoding, HTTP and the clients take is taken from the model.
 """
 
 from __future__ import annotations
