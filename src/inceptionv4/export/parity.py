@@ -15,7 +15,9 @@ from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.errors import DataError, Error
 from inceptionv4.inference.agreement import AGREEMENT, agrees, compare
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import select_device
 from inceptionv4.weights.checkpoint import Checkpoint
 
 IMAGES = 32
@@ -52,7 +54,6 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
     return _ask(network, checkpoint, DIGITS)
 
 
-@torch.inference_mode()
 def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
     samples, preprocessing = read_dataset(data).val, checkpoint.spec.preprocessing
     if not len(samples):
@@ -60,7 +61,8 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
             f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
         )
     batches = list(evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1))
-    logits = [network(batch.to_input(torch.device("cpu"), preprocessing)) for batch in batches]
+    plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
+    logits = [plain.infer(batch.images) for batch in batches]
     return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
 
 

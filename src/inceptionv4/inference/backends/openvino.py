@@ -43,7 +43,7 @@ class OpenVinoBackend(GraphBackend):
         """Compile a graph of OpenVINO's that `artefact` describes, for the processor.
 
         Raises:
-            Error: OpenVINO does not say in which precision it computes.
+            Error: OpenVINO cannot compile it, or does not say in which precision it computes.
         """
         super().__init__(artefact)
         settings = {
@@ -51,7 +51,11 @@ class OpenVinoBackend(GraphBackend):
             "INFERENCE_PRECISION_HINT": HINTS[artefact.precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._compiled: Any = core().compile_model(model, "CPU", settings)
+        try:
+            self._compiled: Any = core().compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise Error(f"OpenVINO cannot compute in {artefact.precision} on this processor ({reason})") from None
         self._computed_in = read_precision(self._compiled)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
