@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_checkpointed(stage: nn.Module, features: Tensor) -> Tensor:
-    """`stage(features)`, computed a second time for the gradient, in which running statistics stay as they are."""
+def run_checkpointed(stage: nn.Module, compute: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """`compute(features)`, done a second time for the gradient, in which `stage`'s running statistics stay."""
     output: Tensor = checkpoint(
-        stage,
+        compute,
         features,
         use_reentrant=False,
         preserve_rng_state=False,  # no stage draws at random

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from inceptionv4.network.blocks import ConvNormReLU as ConvNormReLU
 from inceptionv4.network.blocks import build as build
 from inceptionv4.network.blocks import channels_after
 from inceptionv4.network.checkpointing import run_checkpointed
-from inceptionv4.network.fused import fusible, run_fused
+from inceptionv4.network.recompute import can_recompute, run_recomputing
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 
 
@@ -30,8 +32,6 @@ class InceptionV4(nn.Module):
         architecture: one of `network.variants`, for weights that need another than the authors' own.
 
     Attributes:
-        fused: whether stages are trained as `network.fused` does it, where that can be: on CPUs. Equal but for
-            rounding; only gradients of gradients need it off.
         checkpointed: whether training keeps the input of each stage only, and computes the rest twice.
 
     Raises:
@@ -57,7 +57,7 @@ class InceptionV4(nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
         self.in_channels = in_channels
-        self.fused, self.checkpointed = True, False
+        self.checkpointed = False
         channels = in_channels
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for stage in ARCHITECTURES[architecture]:
@@ -103,12 +103,12 @@ class InceptionV4(nn.Module):
         return features
 
     def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
-        if self.fused and fusible(stage, features):
-            return run_fused(stage, features, checkpointed=self.checkpointed)
+        compute: Callable[[Tensor], Tensor] = stage
+        if can_recompute(stage, features):
+            compute = partial(run_recomputing, stage)
         if self.checkpointed and self.training and torch.is_grad_enabled():
-            return run_checkpointed(stage, features)
-        output: Tensor = stage(features)
-        return output
+            return run_checkpointed(stage, compute, features)
+        return compute(features)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images `(B, in_channels, H, W)` to pooled features `(B, 1536)`, before dropout."""
