@@ -91,6 +91,7 @@ def test_a_network_that_recomputes_is_the_plain_one(
     assert_equal(outcome(ours, images), outcome(theirs, images))
 
 
+@pytest.mark.isa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_stage_in_what_is_trained_in(dtype: torch.dtype) -> None:
     """Stage by stage: over all of them, rounding decides ever more ReLUs otherwise, of torch's own too."""
