@@ -31,7 +31,7 @@ from photographs import write_photographs
 from torch import Tensor
 
 from inceptionv4.artefact import Artefact, Precision
-from inceptionv4.config import PrecisionOption, RuntimeOption
+from inceptionv4.config import PrecisionOption, RuntimeName
 from inceptionv4.data.index import Samples, read_dataset, relabel
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import normalize
@@ -176,7 +176,7 @@ def main() -> None:
             **evaluated(backend, photographs, "torch"),
             "timm": timms(photographs),
         }
-        others: list[tuple[RuntimeOption, PrecisionOption]] = [("onnxruntime", "fp32")]
+        others: list[tuple[RuntimeName, PrecisionOption]] = [("onnxruntime", "fp32")]
         if computes_bf16(torch.device("cpu")):
             others.append(("torch", "bf16"))
         weights = Weights(rewrite(network), SPEC, device="cpu")

@@ -7,7 +7,7 @@ extra file in a .pt2), and beside it, as NAME.om.json, where it has none (MINDIR
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,10 +17,15 @@ from inceptionv4.spec import ModelSpec
 
 Format = Literal["onnx", "openvino", "pt2", "mindir", "air", "om"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-"""What convolutions are computed in, from the finest (24 bits of mantissa) by 11 and 8 bits to the coarsest."""
+"""What convolutions are computed in, from the finest to the coarsest, by which `coarsest` compares."""
 Input = Literal["float32", "uint8"]
 NOTE = "inceptionv4"
 """What the description is called among a file's own notes."""
+
+
+def coarsest(precisions: Iterable[Precision]) -> Precision:
+    """That which rounds most, of one or more."""
+    return max(precisions, key=get_args(Precision).index)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from inceptionv4.settings import Given, Section, build, read_yaml, setting
 from inceptionv4.spec import Preprocessing
 
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
-RuntimeOption = Literal["auto", "torch", "onnxruntime", "openvino"]
+RuntimeName = Literal["torch", "onnxruntime", "openvino"]
+RuntimeOption = Literal["auto", RuntimeName]
 Sampling = Literal["natural", "balanced"]
 
 
@@ -152,7 +153,7 @@ class TrainingConfig(Section):
     )
     precision: PrecisionOption = setting("auto", "fp32, bf16, fp16, or auto: bf16 where the device computes in it")
     eval_precision: PrecisionOption = setting(
-        "auto", "of each epoch's evaluation: fp32, bf16, fp16, or auto: fp32 on a CPU, as in training elsewhere"
+        "auto", "of each epoch's evaluation: fp32, bf16, fp16, or auto: fp32 on a CPU, the training's on an accelerator"
     )
     sync_norms: bool = setting(False, "norms see the images of all processes (torch has it for accelerators only)")
     tracker: Literal["none", "tensorboard"] = setting("none", "where figures go besides the run folder: tensorboard")

@@ -38,14 +38,13 @@ from inceptionv4.inference.open_weights import Weights
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import select_device
-from inceptionv4.runtime.memory import peak_memory, total_memory
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-ANSWERS = {"fp32": 2e-5, "fp16": 5e-2, "bf16": 0.1}
+ANSWERS = {"fp32": 1e-5, "fp16": 5e-2, "bf16": 0.1}
 """Largest difference of a logit from float64's, as a share of the logits' spread."""
 GRADIENTS = {"fp32": (1e-4, 0.02), "fp16": (0.05, 0.4), "bf16": (0.25, 0.8)}
 """Norm of a gradient's difference from float64's, as a share of its norm: the classifier's, and that of all weights.
@@ -136,14 +135,20 @@ def test_onnx_runtime_answers_alike_on_its_own_provider(device: str, network: In
 
 
 def test_an_evaluation_finds_the_same_loss_with_fewer_instructions(narrow_model: Path, textures: Path) -> None:
-    """Within 1e-6 of it, as on a processor that has AVX2 alone; on one of these it is the same twice."""
+    """Within 1e-6 of it, as with AVX-512 or AVX2 alone; on a processor that has no more it is the same again."""
     found = []
-    for isa in ({}, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}):
-        command = [sys.executable, "-m", "inceptionv4", "evaluate", narrow_model, "--data", textures, "--json"]
+    for isa in (
+        {},
+        {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+    ):
+        options = ("--data", textures, "--json", "--device", "cpu")
+        command = [sys.executable, "-m", "inceptionv4", "evaluate", narrow_model, *options]
         done = subprocess.run(command, env=os.environ | isa, capture_output=True, text=True, check=True)
         found.append(json.loads(done.stdout))
-    assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=1e-6, abs=0)
-    assert found[0]["precision"] == found[1]["precision"] == "fp32"
+    assert {one["precision"] for one in found} == {"fp32"}
+    for one in found[1:]:
+        assert one["loss"] == pytest.approx(found[0]["loss"], rel=1e-6, abs=0)
 
 
 # Training
@@ -256,8 +261,18 @@ def test_ddp_on_one_device_computes_what_the_network_does(device: str, network: 
 
 
 def test_memory_is_that_of_the_device(device: str) -> None:
-    selected = select_device(device, "fp32")
-    before = peak_memory(selected)
-    held = torch.ones(100 * 2**20, device=selected.device)
-    assert 350 * 2**20 < peak_memory(selected) - before < 500 * 2**20 or before > 2**30
-    assert held.nbytes < total_memory(selected)
+    """In a process of its own: what is allocated there is its peak, and less than there is."""
+    code = """
+import sys, torch
+from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.memory import peak_memory, total_memory
+device = select_device(sys.argv[1], "fp32")
+torch.ones(1, device=device.device)
+before = peak_memory(device)
+held = torch.ones(100 * 2**20, device=device.device)
+print(peak_memory(device) - before, held.nbytes, total_memory(device))
+"""
+    done = subprocess.run([sys.executable, "-c", code, device], capture_output=True, text=True, check=True)
+    gained, held, total = map(int, done.stdout.split())
+    assert 0.9 * held < gained < 1.3 * held
+    assert held < total

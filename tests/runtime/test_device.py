@@ -72,10 +72,10 @@ from inceptionv4.runtime.device import select_device
 torch.utils.rename_privateuse1_backend("npu")
 torch.accelerator.current_accelerator = lambda check_available: torch.device("npu", 0)
 for can, precision in ((False, "fp32"), (True, "bf16")):
-    conv = types.SimpleNamespace(allow_hf32=True)  # as torch_npu has it
-    torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: can, conv=conv)
+    conv, matmul = (types.SimpleNamespace(allow_hf32=True) for _ in range(2))  # as torch_npu has them
+    torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: can, conv=conv, matmul=matmul)
     chosen = select_device()
-    print(chosen.device, chosen.precision, chosen.memory_format, conv.allow_hf32)
+    print(chosen.device, chosen.precision, chosen.memory_format, conv.allow_hf32, matmul.allow_hf32)
 torch.npu = types.SimpleNamespace(is_bf16_supported=lambda: False)
 try:
     select_device("auto", "bf16")
@@ -84,8 +84,8 @@ except UsageError as error:
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines() == [
-        "npu:0 fp32 torch.contiguous_format False",
-        "npu:0 bf16 torch.contiguous_format True",
+        "npu:0 fp32 torch.contiguous_format False False",
+        "npu:0 bf16 torch.contiguous_format True True",
         "npu:0 does not compute in bf16; ask for fp32 or fp16",
     ]
 
@@ -99,9 +99,10 @@ torch.backends.fp32_precision = "tf32"
 torch.set_float32_matmul_precision("medium")
 _keep_fp32(torch.device("cuda"))
 print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+print(torch.backends.cuda.matmul.allow_tf32)  # the older name, which other code reads
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output == "ieee ieee\n"
+    assert output == "ieee ieee\nFalse\n"
 
 
 def test_fp32_on_a_cpu_is_fp32() -> None:
@@ -130,12 +131,16 @@ compute()
 
 @pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
 def test_an_environment_that_rounds_fp32_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where torch is to compute on the CPU in fp32, and nowhere else."""
+    layer = torch.nn.Linear(2, 2)
     monkeypatch.setenv(name, "strict")
-    assert select_device("cpu", "fp32").precision == "fp32"
+    select_device("cpu", "fp32").place(layer)
     monkeypatch.setenv(name, "BF16")
-    assert select_device("cpu", "bf16").precision == "bf16"
-    with pytest.raises(UsageError, match=f"{name}=BF16 lets fp32 be computed in less; unset it"):
-        select_device("cpu", "fp32")
+    select_device("cpu", "bf16").place(layer)
+    with pytest.raises(
+        UsageError, match=f"{name}=BF16 lets oneDNN round fp32 to fewer bits; unset it, or ask for bf16"
+    ):
+        select_device("cpu", "fp32").place(layer)
 
 
 @pytest.mark.parametrize(

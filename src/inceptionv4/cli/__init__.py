@@ -173,7 +173,7 @@ def evaluate(
     device
         auto, cpu, or a device of torch's.
     precision
-        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+        fp32 for weights if not given; bf16, fp16, or auto: bf16 where device and runtime compute in it, else fp32.
     runtime
         torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     """
@@ -226,7 +226,7 @@ def predict(
     device
         auto, cpu, or a device of torch's.
     precision
-        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+        fp32 for weights if not given; bf16, fp16, or auto: bf16 where device and runtime compute in it, else fp32.
     runtime
         torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     """
@@ -248,10 +248,10 @@ def predict(
         check_suffix(embeddings)
     check_places(images)
     if embeddings is not None and runtime == "auto":
-        runtime = "torch"  # the one that gives features
+        raise UsageError("--embeddings come from PyTorch; leave --runtime auto out")
     classifier = Classifier.load(model, device=device, precision=precision, runtime=runtime)
     show = print_json_lines if json else print_csv if csv else print_table
-    hints = precision is None and runtime is None
+    hints = precision is None and runtime is None and embeddings is None  # features come from PyTorch alone
     predict_and_show(classifier, images, show, top=top, tta=tta, embeddings=embeddings, hints=hints)
 
 

@@ -10,6 +10,7 @@ from importlib import metadata
 from rich.console import Console
 from rich.table import Table
 
+from inceptionv4.artefact import Precision
 from inceptionv4.cli.console import Flag, print_json
 
 PACKAGES = (
@@ -18,6 +19,9 @@ PACKAGES = (
     *("starlette", "uvicorn", "prometheus-client"),
 )
 """Whose versions matter in a report of an error."""
+
+
+SHORT: tuple[Precision, ...] = ("bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def doctor(*, json: Flag = False) -> None:
         return
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
     print(f"inceptionv4 {health.version}, Python {health.python}, {health.system}")
-    print(f"trains on {health.device}; answers in fp32 unless another precision is asked for\n")
+    print(f"trains on {health.device}; weights are answered in fp32 by default\n")
     table = Table(box=None, pad_edge=False)
     for heading in ("runtime", "runs", "here", "its answers were tested on"):
         table.add_column(heading, overflow="fold")
@@ -89,12 +93,11 @@ def examine() -> Health:
 def _foreign_precisions() -> list[str]:
     """In which OpenVINO, if it is here, writes files that this processor runs in another."""
     try:
-        from inceptionv4.inference.backends.openvino import precisions
+        from inceptionv4.inference.backends.openvino import computes
 
-        here = precisions()
+        return [f"openvino in {precision}" for precision in SHORT if not computes(precision)]
     except ImportError:
         return []
-    return [f"openvino in {precision}" for precision in ("bf16", "fp16") if precision not in here]
 
 
 def _version(package: str) -> str | None:

@@ -47,12 +47,12 @@ def predict_and_show(
     Raises:
         ImageError: some could not be read; the others were answered.
         DataError: the images are not the same for all processes.
-        RunError: another process is gone.
+        RunError: another process is gone, or computes in another precision.
     """
     from inceptionv4.inference.embeddings import open_embeddings
     from inceptionv4.inference.images import STDIN, find_images
-    from inceptionv4.inference.open_weights import HintedProgress
     from inceptionv4.inference.together import predict_together, require_same_runtime
+    from inceptionv4.inference.trial import HintedProgress
     from inceptionv4.runtime.device import select_device
     from inceptionv4.runtime.distributed import join_ranks
     from inceptionv4.runtime.progress import Progress
@@ -91,7 +91,7 @@ def predict_and_show(
 
         if progress is not None:
             backend = classifier.backend
-            if (backend.runtime, backend.precision) != ("torch", "fp32"):  # which nobody need be told
+            if (backend.runtime, backend.precision) != ("torch", "fp32"):  # the default needs no line
                 progress.announce(f"answers come from {backend.describe()}")
             show(observed())
         else:

@@ -45,7 +45,7 @@ def serve(
     device
         auto, cpu, or a device of torch's.
     precision
-        fp32 for weights if not given; bf16, fp16, or auto: the device's own. An exported file has its own.
+        fp32 for weights if not given; bf16, fp16, or auto: bf16 where device and runtime compute in it, else fp32.
     runtime
         torch for weights if not given; onnxruntime, openvino, or auto: the fastest, by a trial at the start.
     queue

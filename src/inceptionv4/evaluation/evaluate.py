@@ -21,9 +21,9 @@ from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import WORKERS, Classifier
-from inceptionv4.inference.open_weights import HintedProgress
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.inference.together import require_same_runtime
+from inceptionv4.inference.trial import HintedProgress
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.progress import Progress
@@ -75,7 +75,7 @@ def evaluate(
             after_batch: Callable[[int], None] | None = None
             if progress is not None:
                 is_default = precision is None and runtime is None
-                after_batch = HintedProgress(progress, backend).advance if is_default else progress.advance
+                after_batch = HintedProgress(progress, backend, ranks.count).advance if is_default else progress.advance
             metrics = evaluate_backend(backend, samples, tta=tta, ranks=ranks, after_batch=after_batch)
     return Evaluation(metrics, images, backend.describe(), backend.precision)
 

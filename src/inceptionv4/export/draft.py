@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from inceptionv4.artefact import Artefact, Precision
+from inceptionv4.artefact import Artefact, coarsest
 from inceptionv4.export.parity import Questions, verify
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
@@ -35,8 +34,8 @@ class Draft(ABC):
         self.save(artefact, path)
         backend = self.open(path)
         # Answers are off by what the file was rounded to, and by what it was computed in: the coarser of the two.
-        coarser = max(artefact.precision, backend.precision, key=get_args(Precision).index)
-        verification = replace(verify(path.name, backend, questions, coarser), computed_in=backend.precision)
+        allowed = coarsest((artefact.precision, backend.precision))
+        verification = replace(verify(path.name, backend, questions, allowed), computed_in=backend.precision)
         verified = replace(artefact, verification=verification)
         self.save(verified, path)
         return verified

@@ -11,7 +11,8 @@ from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import UsageError
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.onnx import is_exported_onnx
-from inceptionv4.inference.open_weights import Weights
+from inceptionv4.inference.open_weights import Weights, check_options
+from inceptionv4.inference.trial import open_fastest
 from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA, Device, select_device
 from inceptionv4.weights.load import find_model, load_model
@@ -142,6 +143,7 @@ def open_backend(
             precision asked for; another runtime or precision than that of an exported file.
         CheckpointError: it is damaged, or no Inception-v4.
     """
+    check_options(runtime, precision)
     path = find_model(model)
     kind = next((kind for kind in RUNTIMES[1:] if path.suffix.lower() == kind.suffix), TORCH)
     if kind.suffix == ".onnx" and not is_exported_onnx(path):
@@ -149,6 +151,8 @@ def open_backend(
     if kind.open is None:
         network, checkpoint = load_model(path)
         weights = Weights(rewrite(network), checkpoint.spec, checkpoint.trained_on, device)
+        if runtime == "auto":
+            return open_fastest(weights, precision or "fp32")
         return weights.open(runtime or "torch", precision or "fp32")
     if runtime not in (None, "auto", kind.option or kind.name):
         raise UsageError(

@@ -56,7 +56,7 @@ def predict_together(
 
 
 def require_same_runtime(ranks: Ranks, backend: Backend) -> None:
-    """See that all processes answer by one runtime in one precision, whatever processors they are on.
+    """Refuse processes that differ in runtime or precision.
 
     Raises:
         RunError: one does not, on all processes.

@@ -56,9 +56,40 @@ class Device:
         return torch.amp.GradScaler(self.device.type, enabled=enabled)
 
     def place(self, network: nn.Module) -> None:
-        """Move `network` to the device, in its memory layout."""
+        """Move `network` to the device, in its memory layout.
+
+        Raises:
+            UsageError: it is to compute in fp32 there, and the environment lets it compute in less.
+        """
+        self.require_fp32()
         network.to(self.device)
         network.to(memory_format=self.memory_format)
+
+    def require_fp32(self) -> None:
+        """Raise UsageError if fp32 is asked for and the environment lets oneDNN round it, as CPUs with AMX then do.
+
+        oneDNN reads the variable when torch is imported, so that this program cannot change it.
+        """
+        if self.device.type != "cpu" or self.autocast_dtype is not None:
+            return
+        for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
+            if os.environ.get(name, "STRICT").upper() != "STRICT":
+                raise UsageError(
+                    f"{name}={os.environ[name]} lets oneDNN round fp32 to fewer bits; unset it, or ask for bf16 "
+                    "(--precision; in a training --training.precision and --training.eval-precision)"
+                )
+
+    def for_evaluation(self, precision: PrecisionOption) -> Device:
+        """The same device in the precision of the evaluations within a training.
+
+        `auto` is fp32 on a CPU, as `inceptionv4 evaluate` computes by default, and the training's precision elsewhere.
+
+        Raises:
+            UsageError: it does not compute in this precision.
+        """
+        if precision == "auto":
+            precision = "fp32" if self.device.type == CPU else self.precision
+        return select_device(str(self.device), precision)
 
     def collectives(self) -> str:
         """What processes with such devices talk by: gloo for a CPU, nccl for NVIDIA's, hccl for Ascend's."""
@@ -114,22 +145,17 @@ def select_device(name: str = "auto", precision: PrecisionOption = "auto") -> De
 
 
 def _keep_fp32(device: torch.device) -> None:
-    """Have fp32 be fp32: if they are let, accelerators round to 10 bits of mantissa, and CPUs with AMX to bf16's 7.
-
-    Raises:
-        UsageError: the environment lets oneDNN, which reads it before this program can change it.
-    """
+    """Have fp32 be fp32: if they are let, accelerators round to 10 bits of mantissa, and CPUs with AMX to bf16's 7."""
+    torch.set_float32_matmul_precision("highest")
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
         # Without these, `torch.backends.fp32_precision` would decide, if somebody set it.
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # which it has at run time
         torch.backends.cuda.matmul.fp32_precision = "ieee"
     elif device.type == "npu":
-        torch.npu.conv.allow_hf32 = False  # type: ignore[attr-defined]  # torch_npu adds it
+        for kind in (torch.npu.conv, torch.npu.matmul):  # type: ignore[attr-defined]  # torch_npu adds them
+            kind.allow_hf32 = False
     elif device.type == "cpu":
-        for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"):
-            if os.environ.get(name, "STRICT").upper() != "STRICT":
-                raise UsageError(f"{name}={os.environ[name]} lets fp32 be computed in less; unset it, or ask for bf16")
         torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
 

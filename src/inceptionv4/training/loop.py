@@ -16,7 +16,7 @@ from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, DataError, RunError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
-from inceptionv4.runtime.device import CPU, Device, select_device
+from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
 from inceptionv4.runtime.storage import Place, absolute, is_uri
@@ -58,7 +58,7 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     if config.data.path is None:
         raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
     device = select_device(config.training.device, config.training.precision)
-    evaluation_device(config, device)  # which may refuse its precision
+    device.for_evaluation(config.training.eval_precision)  # fails early where the device lacks it
     dataset = read_dataset(config.data.path, config.data.val_fraction)
     with join_ranks(device) as ranks, StopRequests() as stop:
         return Training(config, dataset, device, ranks, stop, run).finish()
@@ -71,7 +71,7 @@ class Training:
         self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Place | None
     ) -> None:
         self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
-        self.eval_device = evaluation_device(config, device)
+        self.eval_device = device.for_evaluation(config.training.eval_precision)
         self.facts = _training_facts(config, dataset)
         ranks.require_same(dataset.train.fingerprint, f"the images at {config.data.path}")
         run = the_run(run, ranks)
@@ -265,21 +265,6 @@ class Training:
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
             f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
         )
-
-
-def evaluation_device(config: Config, device: Device) -> Device:
-    """The device of the evaluation after each epoch: the training's, in `training.eval_precision`.
-
-    Where that is `auto`, a CPU evaluates in fp32, as `inceptionv4 evaluate` will. Accelerators evaluate in the
-    training's precision: fp32 would take a tenth of the time of an epoch there.
-
-    Raises:
-        UsageError: the device does not compute in this precision.
-    """
-    precision = config.training.eval_precision
-    if precision == "auto":
-        precision = "fp32" if device.device.type == CPU else device.precision
-    return select_device(str(device.device), precision)
 
 
 def the_run(run: Place | None, ranks: Ranks) -> Place | None:

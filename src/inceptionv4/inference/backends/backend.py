@@ -17,7 +17,7 @@ from inceptionv4.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class Trial:
+class RuntimeSpeed:
     """How one runtime did on a batch of images that was in memory."""
 
     runtime: str
@@ -39,7 +39,7 @@ class Backend(ABC):
     """Images that it is well fed with at once."""
     runtime: str
     """The name of the runtime: torch, onnxruntime, openvino, mindspore or ascend."""
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[RuntimeSpeed, ...] = ()
     """How each runtime did where a trial chose this one."""
     takes_floats = True
     """Whether `infer` takes normalised floats, too; pixels it always takes."""

@@ -16,7 +16,7 @@ from inceptionv4.inference.backends.backend import GraphBackend
 
 
 class MindSporeBackend(GraphBackend):
-    """A graph in MindSpore, on whatever MindSpore takes for its device."""
+    """A graph in MindSpore, on the processor, where it computes in fp32."""
 
     runtime = "mindspore"
 
@@ -35,6 +35,7 @@ class MindSporeBackend(GraphBackend):
         except ImportError:
             raise UsageError("a MINDIR is run by MindSpore: pip install 'inceptionv4[mindspore]'") from None
         self._mindspore: Any = mindspore
+        mindspore.set_device("CPU")
         try:
             graph = mindspore.load(str(path), **({} if key is None else {"dec_key": key}))
         except (RuntimeError, ValueError) as error:

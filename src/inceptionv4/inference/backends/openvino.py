@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from inceptionv4.artefact import NOTE, Artefact, Precision
+from inceptionv4.artefact import NOTE, Artefact, Precision, coarsest
 from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 
@@ -55,7 +55,7 @@ class OpenVinoBackend(GraphBackend):
             self._compiled: Any = core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
-            raise Error(f"OpenVINO cannot compute in {artefact.precision} on this processor ({reason})") from None
+            raise Error(f"OpenVINO cannot compile the model in {artefact.precision} ({reason})") from None
         self._computed_in = read_precision(self._compiled)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
@@ -122,7 +122,9 @@ def read_precision(compiled: Any) -> Precision:
             if (ending := kernel.rpartition("_")[2]) not in COMPUTED:
                 raise Error(f"OpenVINO does not say in which precision {kernel} computes; try another version of it")
             found.add(COMPUTED[ending])
-    return max(found, key=get_args(Precision).index)
+    if not found:
+        raise Error("OpenVINO does not say by what it computes convolutions; try another version of it")
+    return coarsest(found)
 
 
 def precisions() -> tuple[Precision, ...]:
@@ -130,3 +132,16 @@ def precisions() -> tuple[Precision, ...]:
     offered = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
     return tuple(name for name in names if name.upper() in offered)
+
+
+@cache
+def computes(precision: Precision) -> bool:
+    """Whether OpenVINO, told to compute in `precision`, does so on this processor, perhaps by imitating it."""
+    import openvino
+    from openvino import opset8 as operators
+
+    images = operators.parameter([1, 16, 16, 16], np.float32)
+    weight = operators.constant(np.ones((16, 16, 3, 3), np.float32))
+    convolved = operators.convolution(images, weight, [1, 1], [0, 0], [0, 0], [1, 1])
+    settings = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+    return read_precision(core().compile_model(openvino.Model([convolved], [images]), "CPU", settings)) == precision

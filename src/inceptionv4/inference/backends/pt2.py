@@ -37,6 +37,7 @@ class Pt2Backend(GraphBackend):
         if not extra[EXTRA]:
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
         super().__init__(Artefact.from_json(extra[EXTRA], str(path)))
+        device.require_fp32()  # which its graph is of
         self.device = device
         self._graph = program.module().to(device.device)
 
