@@ -31,26 +31,33 @@ from measure import Contender, circumstances, interleave, report, require_differ
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from inceptionv4.config import Config, PrecisionOption, TrainingConfig
+from inceptionv4.config import Config, TrainingConfig
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, computes_bf16, select_device
-from inceptionv4.runtime.memory import peak_process_memory
+from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training.learner import Learner
 
 SIZE, BATCH, CLASSES, THREADS = 299, 16, 1000, 2
+BATCH_ON_ACCELERATOR = 128
 PEERS = ("timm", "timm, NCHW", "timm, compiled")
 KEYS = ("ratio_timm_eager", "ratio_timm_compiled", "fraction_of_convolution_floor", "peak_memory_ratio")
 
 
+def batch_of(device: Device) -> int:
+    """Images of a step."""
+    return BATCH if device.device.type == "cpu" else BATCH_ON_ACCELERATOR
+
+
 def trained(network: nn.Module, device: Device, layout: torch.memory_format, *, compiled: bool = False) -> Contender:
-    network.train().to(memory_format=layout)
+    batch = batch_of(device)
+    network.train().to(device.device).to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator).contiguous(memory_format=layout)
-    labels = torch.randint(CLASSES, (BATCH,), generator=generator)
+    images = torch.randn(batch, 3, SIZE, SIZE, generator=generator).to(device.device, memory_format=layout)
+    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device.device)
     forward = torch.compile(network) if compiled else network
 
     def step() -> int:
@@ -59,9 +66,16 @@ def trained(network: nn.Module, device: Device, layout: torch.memory_format, *, 
         cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-        return BATCH
+        wait(device)
+        return batch
 
     return step
+
+
+def wait(device: Device) -> None:
+    """An accelerator works on while Python goes on."""
+    if device.device.type != "cpu":
+        torch.accelerator.synchronize(device.device)
 
 
 def timms(device: Device, layout: torch.memory_format, *, compiled: bool = False) -> Contender:
@@ -78,21 +92,27 @@ def ours(device: Device, *, plain: bool = False, checkpointed: bool = False) -> 
 
 
 def learner(device: Device) -> Contender:
-    samples = read_dataset("digits").all()
+    samples, count = read_dataset("digits").all(), batch_of(device)
     config = Config(
         image=Preprocessing(size=SIZE),
-        training=TrainingConfig(batch_size=BATCH, precision=device.precision, device="cpu"),
+        training=TrainingConfig(batch_size=count, precision=device.precision, device=str(device.device)),
     )
     it = Learner(InceptionV4(len(samples.classes)), config, samples, device)
-    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, SIZE, SIZE), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 3, SIZE, SIZE), np.uint8)
     batch = Batch(
         number=0,
         images=torch.from_numpy(pixels),
-        labels=torch.arange(BATCH) % len(samples.classes),
-        indices=torch.arange(BATCH),
-        light=torch.ones(BATCH, 3),
+        labels=torch.arange(count) % len(samples.classes),
+        indices=torch.arange(count),
+        light=torch.ones(count, 3),
     )
-    return lambda: BATCH if it.step(batch, 0, 1e-3) is not None else 0
+
+    def step() -> int:
+        done = it.step(batch, 0, 1e-3)
+        wait(device)
+        return 0 if done is None else count
+
+    return step
 
 
 def convolutions(device: Device) -> Contender:
@@ -115,15 +135,17 @@ def convolutions(device: Device) -> Contender:
     dtype = device.autocast_dtype or torch.float32
     work: list[tuple[int, Callable[[], object]]] = []
     for (conv, height, width), count in shapes.items():
-        images = torch.randn(BATCH, conv.in_channels, height, width).to(dtype, memory_format=torch.channels_last)
-        weight = torch.randn(conv.weight.shape).to(dtype, memory_format=torch.channels_last)
+        images = torch.randn(batch_of(device), conv.in_channels, height, width, device=device.device)
+        images = images.to(dtype, memory_format=torch.channels_last)
+        weight = torch.randn(conv.weight.shape, device=device.device).to(dtype, memory_format=torch.channels_last)
         work.append((count, _convolution(images, weight, conv)))
 
     def all_of_them() -> int:
         for count, convolve in work:
             for _ in range(count):
                 convolve()
-        return BATCH
+        wait(device)
+        return batch_of(device)
 
     return all_of_them
 
@@ -161,29 +183,28 @@ def contender(name: str, device: Device) -> Contender:
     raise ValueError(name)
 
 
-def alone(name: str, precision: PrecisionOption) -> dict[str, float]:
+def alone(name: str, device: Device) -> dict[str, float]:
     """Peak memory in MB and seconds of the first step, in a process of its own."""
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
-        command = [sys.executable, __file__, "--alone", name, precision]
+        command = [sys.executable, __file__, "--alone", name, device.precision, "--device", str(device.device)]
         result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     figures: dict[str, float] = json.loads(result.stdout)
     return figures
 
 
-def measure_alone(name: str, precision: PrecisionOption) -> dict[str, float]:
-    step = contender(name, select_device("cpu", precision))
+def measure_alone(name: str, device: Device) -> dict[str, float]:
+    step = contender(name, device)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
-    return {"first_step_seconds": seconds[0], "peak_mb": peak_process_memory() / 2**20}
+    return {"first_step_seconds": seconds[0], "peak_mb": peak_memory(device) / 2**20}
 
 
-def compare_speed(precision: PrecisionOption, rounds: int) -> dict[str, object]:
+def compare_speed(device: Device, rounds: int) -> dict[str, object]:
     """The ratios that need no process of their own, and timm as it is fastest without being compiled."""
-    device = select_device("cpu", precision)
     names = ("ours", "timm", "convolutions")
     speeds = interleave({name: contender(name, device) for name in names}, rounds)
     return {
@@ -194,12 +215,11 @@ def compare_speed(precision: PrecisionOption, rounds: int) -> dict[str, object]:
     }
 
 
-def compare(precision: PrecisionOption, rounds: int, compiled: bool) -> dict[str, object]:
-    device = select_device("cpu", precision)
-    peers = ["timm", *(["timm, NCHW"] if precision == "fp32" else [])]
+def compare(device: Device, rounds: int, compiled: bool) -> dict[str, object]:
+    peers = ["timm", *(["timm, NCHW"] if device.precision == "fp32" else [])]
     names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
     apart = [*names, "ours, checkpointed"]
-    own = {name: alone(name, precision) for name in apart if name != "convolutions"}
+    own = {name: alone(name, device) for name in apart if name != "convolutions"}
     require_different("peak_mb", {name: figures["peak_mb"] for name, figures in own.items()})
     speeds = interleave({name: contender(name, device) for name in names}, rounds)
     best = max(peers, key=speeds.median)
@@ -226,24 +246,27 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--compiled", action="store_true", help="timm under torch.compile too: minutes")
     arguments.add_argument("--bf16", action="store_true", help="bf16 even where it is emulated")
+    arguments.add_argument("--device", default="cpu", help="cpu, or an accelerator by torch's name: batches of 128")
     arguments.add_argument("--quick", action="store_true", help="speed alone, beside timm eager, in one precision")
     arguments.add_argument("--alone", nargs=2, metavar=("CONTENDER", "PRECISION"), help="peak memory, first step")
     given = arguments.parse_args()
     torch.set_num_threads(THREADS)
     if given.alone:
-        print(json.dumps(measure_alone(*given.alone)))
+        name, precision = given.alone
+        print(json.dumps(measure_alone(name, select_device(given.device, precision))))
         return
-    results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm"))
+    results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm")) | {"device": given.device}
+    short = computes_bf16(torch.device(given.device))
     if given.quick:
-        precision: PrecisionOption = "bf16" if computes_bf16(torch.device("cpu")) else "fp32"
-        report(results | {precision: compare_speed(precision, given.rounds)}, given.json)
+        device = select_device(given.device, "bf16" if short else "fp32")
+        report(results | {device.precision: compare_speed(device, given.rounds)}, given.json)
         return
-    if given.bf16 or computes_bf16(torch.device("cpu")):
-        results |= compare("bf16", given.rounds, given.compiled)
+    if given.bf16 or short:
+        results |= compare(select_device(given.device, "bf16"), given.rounds, given.compiled)
     else:
         results |= dict.fromkeys([*KEYS, "first_step_seconds"])
         results["reason"] = "this processor does not multiply in bf16"
-    results["fp32"] = compare("fp32", given.rounds, given.compiled)
+    results["fp32"] = compare(select_device(given.device, "fp32"), given.rounds, given.compiled)
     report(results, given.json)
 
 
