@@ -230,7 +230,7 @@ def test_the_pages_commands_and_lines(
     for name in ("photos", "more"):
         shutil.copytree(textures / "val", tmp_path / name)
     shutil.make_archive(str(tmp_path / "photos"), "zip", textures / "val")
-    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    commands = "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
     counts = {"embeddings": 45 * 3 + 1, "csv": 3 * 45 * 3 + 1, "top 1": 15}
     for line in commands.strip().splitlines():
         if "|" in line:
@@ -238,7 +238,7 @@ def test_the_pages_commands_and_lines(
             result = subprocess.run(line, shell=True, capture_output=True, text=True)
             code, out, err = result.returncode, result.stdout, result.stderr
         else:
-            answer = command(*shlex.split(line)[1:])
+            answer = command(*shlex.split(line, comments=True)[1:])
             code, out, err = answer.code, answer.out, answer.err
         assert code == 0, err
         expected = next((count for word, count in counts.items() if f"--{word}" in line), None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from inceptionv4.network import blocks
 from inceptionv4.network.architecture import STAGES, Convolution, conv, output_shape, stage_shapes, widen
 from inceptionv4.network.layers import InceptionV4, build
 
@@ -86,3 +89,21 @@ def test_wrong_images_are_a_clear_error(shape: tuple[int, ...]) -> None:
 def test_wrong_arguments_are_a_clear_error(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         InceptionV4(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_mean_pool_goes_round_a_gradient_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's is on GPUs, of images that are channels last; here by a pool that doubles it."""
+    check = blocks._has_right_gradient.__wrapped__
+    assert check(torch.device("cpu"))
+    real = nn.functional.avg_pool2d
+
+    def wrong(images: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        return real(images if images.is_contiguous() else 2 * images, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.functional, "avg_pool2d", wrong)
+        assert not check(torch.device("cpu"))
+    images = torch.zeros(2, 3, 5, 5, device="meta").to(memory_format=torch.channels_last).requires_grad_()
+    for right, layout in ((True, torch.channels_last), (False, torch.contiguous_format)):
+        monkeypatch.setattr(blocks, "_has_right_gradient", lambda _, right=right: right)
+        assert blocks.MeanPool()(images).is_contiguous(memory_format=layout)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.module import _has_any_global_hook
 
-from inceptionv4.network.blocks import Concatenate, ConvNormReLU
+from inceptionv4.network.blocks import Concatenate, ConvNormReLU, MeanPool
 from inceptionv4.network.weight_gradient import weight_gradient
 
-KNOWN = (ConvNormReLU, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Sequential, Concatenate)
+KNOWN = (ConvNormReLU, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, MeanPool, nn.Sequential, Concatenate)
 
 
 def can_recompute(stage: nn.Module, features: Tensor) -> bool:

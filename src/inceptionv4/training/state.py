@@ -147,5 +147,5 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
 def _as(parameter: Tensor, value: Tensor) -> Tensor:
     """A slot in the layout of its parameter: fused optimizers walk through both in the order of memory."""
     if value.shape != parameter.shape:
-        return value  # a count of steps, which stays on the CPU
+        return value.to(parameter.device)  # a count of steps, which fused optimizers keep beside their parameters
     return torch.empty_like(parameter, requires_grad=False).copy_(value)

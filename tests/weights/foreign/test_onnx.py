@@ -95,7 +95,7 @@ def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
                 nodes.append(helper.make_node("Relu", [before], [out]))
             case "MaxPool2d":
                 nodes.append(helper.make_node("MaxPool", [tensor], [out], kernel_shape=[3, 3], strides=[2, 2]))
-            case "AvgPool2d":
+            case "AvgPool2d" | "MeanPool":
                 nodes.append(helper.make_node("AveragePool", [tensor], [out], kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
             case "Sequential":
                 for number, part in enumerate(module):
