@@ -107,7 +107,7 @@ OM = Runtime(
     tested="its calls, with stand-ins; untested on hardware",
     open=_ascend,
 )
-TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", None)
+TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU, an NVIDIA H200; Ascend untested on hardware", None)
 RUNTIMES = (
     TORCH,
     Runtime("torch.export", ".pt2", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _pt2, "torch"),

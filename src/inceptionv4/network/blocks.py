@@ -58,7 +58,8 @@ def _has_right_gradient(device: torch.device) -> bool:
         output = nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
         weights = torch.arange(32.0, device=device).view(1, 2, 4, 4)
         gradients += torch.autograd.grad(output, images, weights)
-    return torch.allclose(*gradients)
+    contiguous, channels_last = gradients
+    return torch.allclose(contiguous, channels_last)
 
 
 class Concatenate(nn.ModuleList):
