@@ -40,7 +40,7 @@ class MeanPool(nn.AvgPool2d):
 
     def forward(self, images: Tensor) -> Tensor:
         differentiates = images.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if differentiates and images.device.type != "cpu" and not _has_right_gradient(images.device):
+        if differentiates and images.device.type not in ("cpu", "meta") and not _has_right_gradient(images.device):
             images = images.contiguous()
         return super().forward(images)
 
