@@ -5,7 +5,8 @@
 Of each convolution, norm and ReLU, the modules keep the convolution's output and the ReLU's. Here consecutive layers
 are one function of autograd (`_Layers`), which keeps the first only: norm and ReLU are two cheap passes over memory. It
 takes parameters as arguments and keeps tensors by `save_for_backward`, so that whatever works on a graph works on it:
-`torch.func.functional_call`, `save_on_cpu`, checkpoints, DistributedDataParallel, second derivatives.
+`torch.func.functional_call`, `save_on_cpu`, checkpoints, DistributedDataParallel, second derivatives. A 1 x 1
+convolution is computed before the mean pool that precedes it.
 
 Equal to the modules but for rounding. The modules remain what the network is; this reads them.
 """
@@ -18,12 +19,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import avg_pool2d, batch_norm
 from torch.nn.modules.module import _has_any_global_hook
 
 from inceptionv4.network.blocks import Concatenate, ConvNormReLU, MeanPool
 from inceptionv4.network.weight_gradient import weight_gradient
 
+POOL = (3, 1, 1, False, False)
+"""`MeanPool` in the words of torch's functions: size, stride, padding, ceil_mode, count_include_pad."""
 KNOWN = (ConvNormReLU, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, MeanPool, nn.Sequential, Concatenate)
 
 
@@ -58,6 +61,8 @@ def run_recomputing(module: nn.Module, images: Tensor) -> Tensor:
             return _run_layers([module], images)
         case Concatenate():
             return torch.cat([run_recomputing(branch, images) for branch in module], dim=1)
+        case nn.Sequential() if _commutes(module):
+            return _run_layers([cast(ConvNormReLU, module[1])], images, pooled=True)
         case nn.Sequential():
             for are_layers, parts in groupby(module, lambda part: isinstance(part, ConvNormReLU)):
                 if are_layers:
@@ -70,9 +75,20 @@ def run_recomputing(module: nn.Module, images: Tensor) -> Tensor:
     return output
 
 
-def _run_layers(layers: Sequence[ConvNormReLU], images: Tensor) -> Tensor:
+def _commutes(branch: nn.Sequential) -> bool:
+    """Whether it is a mean pool before a 1 x 1 convolution: both are linear, so that they may change places.
+
+    After the convolution the pool has fewer channels, and its input need not be kept.
+    """
+    if len(branch) != 2 or not isinstance(branch[0], MeanPool) or not isinstance(branch[1], ConvNormReLU):
+        return False
+    return branch[1].conv.kernel_size == (1, 1) and branch[1].conv.stride == (1, 1)
+
+
+def _run_layers(layers: Sequence[ConvNormReLU], images: Tensor, *, pooled: bool = False) -> Tensor:
+    """Of `pooled` layers the first one's convolution is followed by a mean pool."""
     parameters = (p for layer in layers for p in (layer.conv.weight, layer.norm.weight, layer.norm.bias))
-    output: Tensor = _Layers.apply(layers, images, *parameters)
+    output: Tensor = _Layers.apply(layers, pooled, images, *parameters)
     return output
 
 
@@ -80,8 +96,8 @@ class _Layers(torch.autograd.Function):
     """Layers one after the other; `parameters` are weight, scale and shift of each."""
 
     @staticmethod
-    def forward(ctx: Any, layers: Sequence[ConvNormReLU], images: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.layers = layers
+    def forward(ctx: Any, layers: Sequence[ConvNormReLU], pooled: bool, images: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.layers, ctx.pooled = layers, pooled
         ctx.autocast_dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         kept: list[Tensor] = []
         output = images
@@ -90,6 +106,8 @@ class _Layers(torch.autograd.Function):
                 conv, norm = layer.conv, layer.norm
                 inputs, weight = _cast(output, ctx.autocast_dtype), _cast(weight, ctx.autocast_dtype)
                 convolved = torch.conv2d(inputs, weight, None, conv.stride, cast(tuple[int, int], conv.padding))
+                if pooled and output is images:
+                    convolved = avg_pool2d(convolved, *POOL)
                 if norm.num_batches_tracked is not None:
                     norm.num_batches_tracked.add_(1)
                 assert norm.momentum is not None
@@ -105,11 +123,11 @@ class _Layers(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, *tensors = ctx.saved_tensors
         parameters, kept = tensors[: 3 * len(ctx.layers)], tensors[3 * len(ctx.layers) :]
-        needed = ctx.needs_input_grad[1:]
+        needed = ctx.needs_input_grad[2:]
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():  # create_graph: what is kept has no graph of its own
-                return None, *_differentiable_gradients(ctx, gradient, images, parameters, needed)
-            return None, *_gradients(ctx, gradient, images, parameters, kept, needed)
+                return None, None, *_differentiable_gradients(ctx, gradient, images, parameters, needed)
+            return None, None, *_gradients(ctx, gradient, images, parameters, kept, needed)
 
 
 def _gradients(
@@ -135,6 +153,8 @@ def _gradients(
             break
         if number == 0:
             inputs, output = _cast(images, ctx.autocast_dtype), None
+            if ctx.pooled:  # of what the pool is given, only the shape matters
+                gradient = torch.ops.aten.avg_pool2d_backward(gradient, convolved, *POOL, None)
         else:
             scale, shift = parameters[first - 2 : first]
             mean, inverse = kept[first - 2 : first]
@@ -177,7 +197,10 @@ def _differentiable_gradients(
     output = images
     for layer, (weight, scale, shift) in zip(ctx.layers, _threes(parameters), strict=True):
         inputs, weight = _cast(output, ctx.autocast_dtype), _cast(weight, ctx.autocast_dtype)
+        pooled = ctx.pooled and output is images
         output = torch.conv2d(inputs, weight, None, layer.conv.stride, layer.conv.padding)
+        if pooled:
+            output = avg_pool2d(output, *POOL)
         output = batch_norm(output, None, None, scale, shift, training=True, eps=layer.norm.eps).relu()
     inputs_needed = [tensor for tensor, is_needed in zip((images, *parameters), needed, strict=True) if is_needed]
     found = iter(torch.autograd.grad(output, inputs_needed, gradient, create_graph=True))
