@@ -24,7 +24,7 @@ class Runtime:
 
     name: str
     suffix: str
-    """Of the files that it runs; empty: weights, of any origin."""
+    """The ending of the files that it runs; empty: weights, of any origin."""
     modules: tuple[str, ...]
     """Python packages any of which it needs."""
     install: str

@@ -47,7 +47,7 @@ class MeanPool(nn.AvgPool2d):
 
 @functools.cache
 def _has_right_gradient(device: torch.device) -> bool:
-    """Whether torch's gradient of a padded mean pool is right on `device` for images that are channels last.
+    """Try whether torch's gradient of a padded mean pool is right on `device` for images that are channels last.
 
     On NVIDIA GPUs it is off by 100 % until the middle of 2026 (pytorch/pytorch#188344; seen with torch 2.11).
     The gradient for contiguous images is right.

@@ -76,7 +76,7 @@ def run_recomputing(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _commutes(branch: nn.Sequential) -> bool:
-    """Whether it is a mean pool before a 1 x 1 convolution: both are linear, so that they may change places.
+    """Return whether the branch is a mean pool before a 1 x 1 convolution: both are linear and may change places.
 
     After the convolution the pool has fewer channels, and its input need not be kept.
     """
@@ -86,7 +86,7 @@ def _commutes(branch: nn.Sequential) -> bool:
 
 
 def _run_layers(layers: Sequence[ConvNormReLU], images: Tensor, *, pooled: bool = False) -> Tensor:
-    """Of `pooled` layers the first one's convolution is followed by a mean pool."""
+    """Run layers one after the other; if `pooled`, a mean pool follows the first one's convolution."""
     parameters = (p for layer in layers for p in (layer.conv.weight, layer.norm.weight, layer.norm.bias))
     output: Tensor = _Layers.apply(layers, pooled, images, *parameters)
     return output

@@ -128,7 +128,7 @@ def read_precision(compiled: Any) -> Precision:
 
 
 def precisions() -> tuple[Precision, ...]:
-    """In which floating point OpenVINO computes on this processor, without imitating it."""
+    """The floating-point precisions that this processor has instructions for, as OpenVINO tells."""
     offered = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
     return tuple(name for name in names if name.upper() in offered)
@@ -136,7 +136,7 @@ def precisions() -> tuple[Precision, ...]:
 
 @cache
 def computes(precision: Precision) -> bool:
-    """Whether OpenVINO, told to compute in `precision`, does so on this processor, perhaps by imitating it."""
+    """Try whether OpenVINO, told to compute in `precision`, does so on this processor, perhaps by emulation."""
     import openvino
     from openvino import opset8 as operators
 
