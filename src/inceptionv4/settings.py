@@ -168,6 +168,18 @@ def keys(kind: type[Section], prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
+def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
+    """All settings of a section with their values, as `section.key`."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if isinstance(value, Section):
+            values |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            values[prefix + field.name] = value
+    return values
+
+
 def _is_section(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Section)
 

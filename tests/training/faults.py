@@ -96,7 +96,8 @@ def main(folder: Path) -> None:
     before = folder / "before"
     (before / "checkpoints").mkdir(parents=True)
     save(before, 1)
-    size = next((before / "checkpoints").glob("step-*")).stat().st_size
+    (before / "checkpoints/step-00000003.safetensors").write_bytes(b"damaged")  # newer by its name
+    size = (before / "checkpoints/step-00000001.safetensors").stat().st_size
 
     def attempt(name: str, prepare: Callable[[], None]) -> int:
         """How a process that saves step 2 ended: 0, reported, saved in spite of the fault, or minus a signal."""

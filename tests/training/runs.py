@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig, ModelConfig, ScheduleConfig, TrainingConfig
 from inceptionv4.spec import Preprocessing
+from inceptionv4.training.recorder import Recorder
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 
@@ -29,6 +33,18 @@ def settings(folder: Path, output: Path, **changes: Any) -> Config:
         ),
         **changes,
     )
+
+
+def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the process send itself a signal when it has recorded a step."""
+    original = Recorder.step
+
+    def record(self: Recorder, line: Any) -> None:
+        original(self, line)
+        if line.step == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "step", record)
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults import REPORTED, SAVED_NEVERTHELESS
 
-from inceptionv4.training.state import load_state
+from inceptionv4.training.recovery import inspect_run
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("faults.py")
@@ -31,10 +31,12 @@ def test_a_state_is_whole_whatever_fails(attempts: tuple[Path, dict[str, int]]) 
     for name, status in ended.items():
         run = folder / name
         last = load_checkpoint(run / "checkpoints/last.safetensors")
-        saved, complaints = load_state(run)
-        assert saved is not None, name
-        assert complaints == [], name
-        steps[name] = saved.training["position"]["step"]
+        found = inspect_run(run)
+        assert found.state is not None, name
+        assert [path.name for path in found.unsound] == ["step-00000003.safetensors"], name
+        found.apply()
+        assert (run / "aside/step-00000003.safetensors").read_bytes() == b"damaged", name
+        steps[name] = found.state.training["position"]["step"]
         assert last.training["position"]["step"] in (1, steps[name]), name
         assert steps[name] == 2 or status != 0, name
         assert not [path for path in run.rglob("*") if path.name.startswith(".")], name

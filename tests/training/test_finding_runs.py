@@ -6,13 +6,13 @@ import pytest
 
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.distributed import Ranks
-from inceptionv4.training.loop import the_run
+from inceptionv4.training.folder import agree
 
 
 def test_a_run_that_another_machine_has_is_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     def seen_by(*found: str | None) -> str | None:
         monkeypatch.setattr(Ranks, "gather", lambda self, value: list(found))
-        return the_run(found[-1], Ranks(1, len(found)))  # type: ignore[return-value]
+        return agree(found[-1], Ranks(1, len(found)))  # type: ignore[return-value]
 
     assert seen_by(None, None) is None
     assert seen_by("runs/a/2", None) == "runs/a/2"

@@ -21,7 +21,8 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.learner import MAX_OVERFLOWS, Learner
-from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
+from inceptionv4.training.recovery import inspect_run
+from inceptionv4.training.state import Position, read_position, restore, save_state
 from inceptionv4.training.statistics import RunningStatistics
 from inceptionv4.training.teacher import Teacher
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -87,7 +88,7 @@ def test_fp16_learns_and_an_overflow_advances_nothing(dataset: Dataset, tmp_path
     spec = ModelSpec(classes=dataset.classes, width=0.1)
     (tmp_path / "checkpoints").mkdir()
     save_state(tmp_path, Checkpoint(it.average.network.state_dict(), spec), it, Position(step=1), keep=1)
-    saved, _ = load_state(tmp_path)
+    saved = inspect_run(tmp_path).state
     assert saved is not None
     assert read_position(saved).step == 1
     again = learner(dataset, settings)

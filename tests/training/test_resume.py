@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import assert_same_run, settings
+from runs import assert_same_run, settings, stop_after
 
 from inceptionv4 import Classifier
 from inceptionv4.config import (
@@ -36,8 +36,9 @@ from inceptionv4.spec import Preprocessing
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
+from inceptionv4.training.recovery import inspect_run
 from inceptionv4.training.run import find_run
-from inceptionv4.training.state import load_state, saved_states
+from inceptionv4.training.state import saved_states
 from inceptionv4.weights import checkpoint
 from inceptionv4.weights.checkpoint import load_checkpoint
 
@@ -47,17 +48,6 @@ LAST_STEP = 22  # two epochs of 180 // 16
 @pytest.fixture(scope="module")
 def whole(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(settings(textures, tmp_path_factory.mktemp("whole")))
-
-
-def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Recorder.step
-
-    def record(self: Recorder, line: Any) -> None:
-        original(self, line)
-        if line.step == step:
-            os.kill(os.getpid(), number)
-
-    monkeypatch.setattr(Recorder, "step", record)
 
 
 MODERN = {
@@ -166,7 +156,7 @@ def test_the_newest_states_are_kept_and_the_best(textures: Path, tmp_path: Path)
     assert (run / "checkpoints/last.safetensors").samefile(saved_states(run)[0])
 
 
-def test_a_damaged_state_is_passed_over(
+def test_a_damaged_state_is_set_aside(
     textures: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = settings(textures, tmp_path, checkpoint=CheckpointConfig(every_minutes=0))
@@ -181,7 +171,8 @@ def test_a_damaged_state_is_passed_over(
     monkeypatch.undo()
     finished = train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run)
     words = capfd.readouterr().err
-    assert f"passed over: {newest} is damaged" in words.replace("\n", " ")
+    assert f"set aside in {run / 'aside'}: {newest} is damaged" in words.replace("\n", " ")
+    assert (run / "aside" / newest.name).read_bytes() == content
     assert "going on after step 3" in words
     assert_same_run(finished, whole)
 
@@ -204,10 +195,8 @@ def test_other_data_or_settings_are_refused(textures: Path, tmp_path: Path, whol
     other = dataclasses.replace(config, seed=1)
     assert find_run(other, "auto") is None
     assert find_run(config, None) is None
-    with pytest.raises(
-        UsageError, match=r"was begun with other settings; go on with its own, `--config .*config\.yaml`"
-    ):
-        find_run(other, str(whole))
+    with pytest.raises(UsageError, match=r"test/1 cannot go on with seed 1 \(begun with 0\): .*`--model\.weights"):
+        train(other, run=whole)
     with pytest.raises(UsageError, match="is no run folder"):
         find_run(config, str(tmp_path))
     with pytest.raises(DataError, match="are not those that .* was trained on; start a new run"):
@@ -317,7 +306,7 @@ def test_a_log_that_cannot_be_written_stops_the_training_in_words(
         ) as error:
             train(config)
     assert error.value.exit_code == 1
-    saved, _ = load_state(tmp_path / "test/1")
+    saved = inspect_run(tmp_path / "test/1").state
     assert saved is not None
     assert saved.training["step"] == 3
     assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=tmp_path / "test/1"), whole)
@@ -350,8 +339,8 @@ def test_a_full_disk_stops_the_training_and_leaves_the_state_before(
     assert 0.9 * size < int(words[1].replace(",", "")) <= size
     assert "free some space" in done.stderr
     run = tmp_path / "test/1"
-    saved, complaints = load_state(run)
-    assert saved is not None
-    assert (saved.training["step"], complaints) == (2, [])
+    found = inspect_run(run)
+    assert found.state is not None
+    assert (found.state.training["step"], found.unsound) == (2, {})
     assert not [path for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
     assert_same_run(train(dataclasses.replace(config, checkpoint=CheckpointConfig()), run=run), whole)

@@ -70,6 +70,7 @@ def train(
         shards, a .zip or a .tar. Short for --data.path.
     resume
         A run folder or its URI, whose training goes on; or auto: the newest run with these settings, if there is one.
+        With --model.weights MODEL, a new run begins from that model with the settings of the run.
     find_lr
         Try rising learning rates for up to 100 steps, print one to use, and stop.
     find_batch_size
@@ -79,11 +80,11 @@ def train(
     """
     from inceptionv4.settings import dump
 
-    if resume not in (None, "auto") and recipe is None and config is None:
-        from inceptionv4.runtime.shelf import bring
-        from inceptionv4.runtime.storage import join, plain
+    own = None
+    if resume is not None and resume != "auto" and recipe is None and config is None:
+        from inceptionv4.training.run import bring_settings
 
-        config = bring(join(plain(resume), "config.yaml"))
+        own = config = bring_settings(resume)
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -96,6 +97,8 @@ def train(
     from inceptionv4.training.loop import train as run_training
     from inceptionv4.training.run import find_run
 
+    if own is not None and resolved.model.weights != resolve((), None, own, None).model.weights:
+        resume = None  # other weights to start from: a new run with the settings of that one
     run = run_training(resolved, run=find_run(resolved, resume))
     if speaks():
         print(run)

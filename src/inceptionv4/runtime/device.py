@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -102,6 +103,24 @@ class Device:
         """Decoding threads that keep the device busy: a CPU computes itself and can spare one."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of `torchrun` on this machine
         return 1 if self.device.type == "cpu" else max(min(16, (os.cpu_count() or 1) // here), 1)
+
+    def machine(self) -> dict[str, str]:
+        """What rounding depends on besides this program: where one of these differs, so do the last bits."""
+        if self.device.type != CPU:
+            name = torch.get_device_module(self.device).get_device_name(self.device)
+            return {"processor": str(name), "torch": torch.__version__}
+        can = torch.cpu.get_capabilities()
+        instructions = sorted(name for name, value in can.items() if value is True)
+        limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA")
+        return {
+            "processor": str(can.get("cpu_name", "CPU")),
+            # Of one name there are several kinds.
+            "instructions": f"{torch.backends.cpu.get_cpu_capability()}"
+            f" of {hashlib.sha256(' '.join(instructions).encode()).hexdigest()[:8]}"
+            + (f" with oneDNN up to {limit}" if limit else ""),
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+        }
 
     def describe(self) -> str:
         if self.device.type == "cpu":

@@ -113,6 +113,23 @@ def write_together(path: Path, write: Callable[[Path], Written]) -> Written:
         raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or write elsewhere") from None
 
 
+def link_whole(path: Path, name: Path) -> None:
+    """Give a file a second name, which replaces what had it; a copy where the file system has no hard links.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+
+    def make(temporary: Path) -> None:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+    write_whole(name, make)
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_whole` for text."""
     write_whole(path, lambda temporary: _write_text(temporary, text))

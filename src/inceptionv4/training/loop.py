@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,22 +13,24 @@ from torch import nn
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
-from inceptionv4.errors import ConfigError, DataError, RunError, StoppedError, StorageError
+from inceptionv4.errors import ConfigError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
-from inceptionv4.runtime.storage import Place, absolute, is_uri
+from inceptionv4.runtime.storage import Place, absolute
 from inceptionv4.spec import ModelSpec
+from inceptionv4.training.folder import RunFolder
+from inceptionv4.training.history import History, StepRecord
 from inceptionv4.training.learner import Learner, part_seed
-from inceptionv4.training.mirror import Mirror
 from inceptionv4.training.plots import draw_inputs
-from inceptionv4.training.recorder import Recorder, Silence, StepRecord
-from inceptionv4.training.run import create_run
+from inceptionv4.training.recorder import Recorder, Silence
+from inceptionv4.training.resume import describe_rate
+from inceptionv4.training.resumption import Resumption
 from inceptionv4.training.schedule import image_size, learning_rate
 from inceptionv4.training.start import make_network
-from inceptionv4.training.state import Position, load_state, read_position, restore, save_state
+from inceptionv4.training.state import Position, restore, save_state
 from inceptionv4.training.tracker import make_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST
@@ -45,11 +47,11 @@ def train(config: Config, *, run: Place | None = None) -> Place:
 
     Raises:
         ConfigError: no data are named.
-        UsageError: no such device or starting weights.
+        UsageError: no such device or starting weights; or `config` would change the result of `run`.
         DataError: the data cannot be used, are not those of the run or not the same for all processes, or have too many
             images that cannot be decoded.
-        CheckpointError: the run's states are of other settings.
-        RunError: the run folder cannot be written or is not where the first process looks, or another process is gone.
+        RunError: the run folder cannot be written, is not where the first process looks, is in use by another process,
+            or has nothing to go on from and something to lose; or another process of this training is gone.
         StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
         StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
@@ -60,75 +62,64 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     device = select_device(config.training.device, config.training.precision)
     device.for_evaluation(config.training.eval_precision)  # fails early where the device lacks it
     dataset = read_dataset(config.data.path, config.data.val_fraction)
-    with join_ranks(device) as ranks, StopRequests() as stop:
-        return Training(config, dataset, device, ranks, stop, run).finish()
+    with join_ranks(device) as ranks, StopRequests() as stop, RunFolder(run, ranks) as folder:
+        return Training(config, dataset, device, ranks, stop, folder).finish()
 
 
 class Training:
     """A training between two steps: all that it goes on with, and where it is."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, run: Place | None
+        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, folder: RunFolder
     ) -> None:
-        self.config, self.dataset, self.device, self.ranks, self.stop = config, dataset, device, ranks, stop
-        self.eval_device = device.for_evaluation(config.training.eval_precision)
-        self.facts = _training_facts(config, dataset)
+        self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
         ranks.require_same(dataset.train.fingerprint, f"the images at {config.data.path}")
-        run = the_run(run, ranks)
-        self.mirror = Mirror(str(run)) if run is not None and is_uri(run) and ranks.first else None
-        folder = Path(run or "") if self.mirror is None else self.mirror.fetch()
-        saved, self.complaints = ranks.broadcast(load_state(folder) if run is not None and ranks.first else (None, []))
-        if saved is not None and saved.training["data"]["fingerprint"] != self.facts["data"]["fingerprint"]:
-            raise DataError(
-                f"the images at {config.data.path} are not those that {run} was trained on; start a new run"
-            )
+        data = describe_data(dataset, config)
+        found = Resumption.read(folder, ranks)
+        found.require_data(data)
+        self.config, self.device = found.settle(config, device, ranks)
+        self.eval_device = self.device.for_evaluation(self.config.training.eval_precision)
+        self.position, self.resumed = found.position, found.state is not None
 
-        torch.manual_seed(config.seed)
+        torch.manual_seed(self.config.seed)
         spec = ModelSpec(
             classes=dataset.classes,
-            architecture="inception-v4" if saved is None else saved.spec.architecture,
-            width=config.model.width,
-            preprocessing=config.image,
-            origin=f"inceptionv4, recipe {config.recipe}",
+            architecture="inception-v4" if found.state is None else found.state.spec.architecture,
+            width=self.config.model.width,
+            preprocessing=self.config.image,
+            origin=f"inceptionv4, recipe {self.config.recipe}",
         )
-        network, self.spec, self.remarks = make_network(config.model, spec, resumes=saved is not None)
-        self.learner = Learner(network, config, dataset.train, device, ranks)
-        self.workers = device.default_workers() if config.data.workers is None else config.data.workers
-        self.loader = TrainingLoader(dataset.train, config, workers=self.workers, rank=ranks.rank, ranks=ranks.count)
-        self.position = Position()
-        if saved is not None:
-            restore(saved, self.learner)
-            self.position = read_position(saved)
+        network, self.spec, remarks = make_network(self.config.model, spec, resumes=self.resumed)
+        self.learner = Learner(network, self.config, dataset.train, self.device, ranks)
+        workers = self.config.data.workers
+        self.workers = self.device.default_workers() if workers is None else workers
+        self.loader = TrainingLoader(
+            dataset.train, self.config, workers=self.workers, rank=ranks.rank, ranks=ranks.count
+        )
+        if found.state is not None:
+            restore(found.state, self.learner)
             self.loader.bad |= self.position.bad
-        self.resumed = saved is not None
-        self.place = run or ranks.broadcast(create_run(config, device) if ranks.first else "")
-        """The run folder as people call it."""
-        if run is None and is_uri(self.place) and ranks.first:
-            self.mirror = Mirror(str(self.place))
-            self.mirror.begin()
-            self.mirror.fetch()
-        self.run = Path(self.place) if self.mirror is None else self.mirror.folder
-        """Where the first process writes."""
+        self.machines = found.machines(self.device.machine() | {"processes": str(ranks.count)}, self.device.precision)
+        # All that can be wrong was found out by now; from here on files are written.
+        if folder.place is None:
+            folder.begin(self.config, self.device)
+        self.history = found.apply(self.config) if ranks.first else History()
+        self.incumbent = found.recovery.incumbent if found.recovery is not None else None
+        self.remarks = [*folder.warnings, *remarks, *found.words]
+        if found.begun is not None and self.resumed:
+            rate = describe_rate(found.begun, self.config, self.position.step, len(self.loader))
+            self.remarks += [rate] if rate else []
+        self.facts = {"config": asdict(self.config), "data": data, "run": found.run_id()}
         self.last_saved = time.monotonic()
 
     def finish(self) -> Place:
         """Train to the end, and return the run folder."""
-        if self.mirror is None:
-            self._train()
-        else:
-            with self.mirror:
-                self._train()
-        return self.place
-
-    def _train(self) -> None:
         epochs = self.config.schedule.epochs
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
             self.recorder.announce(self._opening())
             for remark in self.remarks:
                 self.recorder.announce(remark)
-            for complaint in self.complaints:
-                self.recorder.announce(f"passed over: {complaint}")
             if self.resumed:
                 self.recorder.announce(f"going on after step {self.position.step}")
             while self.position.epoch < epochs:
@@ -140,6 +131,8 @@ class Training:
                     break
                 self._train_epoch()
                 self._evaluate()
+        assert self.folder.place is not None
+        return self.folder.place
 
     def _train_epoch(self) -> None:
         """The steps of an epoch, from where it was left."""
@@ -188,11 +181,9 @@ class Training:
             precision=self.eval_device.precision,
             skipped=list(self.loader.bad.values()),
         )
-        checkpoint = self._model(metrics=asdict(metrics))
-        # The best comes first: a training that is killed in between comes here again.
-        if is_best and self.ranks.first:
-            save_checkpoint(checkpoint, self.run / BEST)
-        self._save(checkpoint)
+        checkpoint = self._model(metrics=asdict(metrics), eval_precision=self.eval_device.precision)
+        # The state comes first: of an epoch's end it holds the best model, too, should that not be written any more.
+        self._save(checkpoint, best=is_best)
 
     def _heed_signals(self) -> None:
         """Save when a signal asks to stop, or when it is time; all processes do so after the same step.
@@ -210,7 +201,7 @@ class Training:
             raise StoppedError(
                 stopped,
                 f"{stopped.name} after step {self.position.step}; everything is saved, "
-                f"go on with `inceptionv4 train --resume {self.place}`",
+                f"go on with `inceptionv4 train --resume {self.folder.place}`",
             )
 
     def _share_bad(self) -> None:
@@ -224,33 +215,38 @@ class Training:
         reached = {"epoch": self.position.epoch, "step": self.position.step}
         return Checkpoint(self.learner.average.network.state_dict(), self.spec, self.facts | reached | more)
 
-    def _save(self, checkpoint: Checkpoint) -> None:
+    def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         if self.ranks.first:
-            save_state(self.run, checkpoint, self.learner, self.position, self.config.checkpoint.keep)
-            self._send()
+            run, keep = self.folder.path, self.config.checkpoint.keep
+            more = {"record": self.history.facts(), "machines": self.machines}
+            save_state(run, checkpoint, self.learner, self.position, keep, more)
+            if best and not self._is_worse_than_incumbent():
+                save_checkpoint(checkpoint, run / BEST)
+            try:
+                self.folder.send()
+            except StorageError as error:  # the next time there is more to send
+                self.recorder.announce(f"not sent, but kept in {run}: {error}")
         self.last_saved = time.monotonic()
 
-    def _send(self) -> None:
-        """Send what changed to where the run belongs. If that fails, the next time it is more."""
-        if self.mirror is not None:
-            try:
-                self.mirror.send()
-            except StorageError as error:
-                self.recorder.announce(f"not sent, but kept in {self.run}: {error}")
+    def _is_worse_than_incumbent(self) -> bool:
+        """Whether `best` on the disk is from an epoch that a damaged state has made this run repeat, and better."""
+        if self.incumbent is None:
+            return False
+        epoch, key = self.incumbent
+        return epoch >= self.position.epoch and key > self.position.best
 
     def _recorder(self, images: int) -> Recorder | Silence:
         if not self.ranks.first:
             return Silence()
-        epochs, at = self.config.schedule.epochs, self.position
-        tracker = make_tracker(self.config.training.tracker, self.run, at.step)
-        return Recorder(self.run, images, epochs, epoch=at.epoch, step=at.step, tracker=tracker)
+        tracker = make_tracker(self.config.training.tracker, self.folder.path, self.position.step)
+        return Recorder(self.folder.path, images, self.config.schedule.epochs, history=self.history, tracker=tracker)
 
     def _draw_inputs(self, batch: Batch) -> None:
         """Show what the network sees first, mixed as it will be."""
         inputs, targets = self.learner.inputs(
             batch.part(self.learner.parts(batch)[0]), part_seed(self.config.seed, 0, 0)
         )
-        draw_inputs(self.run, inputs, targets, self.spec)
+        draw_inputs(self.folder.path, inputs, targets, self.spec)
 
     def _opening(self) -> str:
         source = self.dataset.source
@@ -261,26 +257,10 @@ class Training:
         if precision != self.device.precision:
             device += f" (evaluated in {precision})"
         return (
-            f"{self.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
+            f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
             f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
         )
-
-
-def the_run(run: Place | None, ranks: Ranks) -> Place | None:
-    """The run that the first process found, for all.
-
-    Raises:
-        RunError: the first found none, but another did: a training that went on would begin anew, unnoticed.
-    """
-    found = ranks.gather(run)
-    for rank, place in enumerate(found):
-        if found[0] is None and place is not None:
-            raise RunError(
-                f"process {rank} of {ranks.count} found {place} to go on with, which the first process does not see; "
-                "keep runs where all machines see them (--output on a shared disk, or s3://...), or move that folder"
-            )
-    return found[0]
 
 
 def out_of_patience(position: Position, patience: int | None) -> bool:
@@ -292,13 +272,17 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _training_facts(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint says of its training: the settings, and by which images to tell the data again."""
+def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
+    """What a checkpoint says of its images, to tell them again: where they are, their names, labels and split.
+
+    The images' contents are not looked at.
+    """
+    labels = hashlib.sha256(dataset.val.fingerprint.encode())
+    for samples in (dataset.train, dataset.val):
+        labels.update(samples.labels.astype("<i8").tobytes())
     return {
-        "config": asdict(config),
-        "data": {
-            "location": absolute(dataset.source.location),
-            "fingerprint": dataset.train.fingerprint,
-            "val_fraction": config.data.val_fraction,
-        },
+        "location": absolute(dataset.source.location),
+        "fingerprint": dataset.train.fingerprint,
+        "labels": labels.hexdigest()[:16],
+        "val_fraction": config.data.val_fraction,
     }

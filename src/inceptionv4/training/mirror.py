@@ -6,6 +6,8 @@ What is there is always enough to go on from. Objects appear whole, and they are
     checkpoints/step-*          states that are not there as they are here
     checkpoints/last            the name of the newest state, in a line; it stands for `last.safetensors`
     states that are not kept    are removed
+
+Whoever writes there holds the run's lease, and the lock on the folder here.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, try_lock
-from inceptionv4.training.state import STEP, saved_states
+from inceptionv4.training.lease import Lease
+from inceptionv4.training.lock import LOCK
+from inceptionv4.training.recovery import ASIDE, free_names, inspect_run
+from inceptionv4.training.state import STEP, read_position, saved_states, step_of
 from inceptionv4.weights.load import LAST, POINTER
 
 FOLDERS = ("checkpoints", "plots")
@@ -27,11 +33,12 @@ FOLDERS = ("checkpoints", "plots")
 
 
 class Mirror:
-    """The run at a URI and its `folder` here, which is this process's own while it is open."""
+    """The run at a URI and its `folder` here, which are this process's own until `close`."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, announce: Callable[[str], None] = lambda line: None) -> None:
         """Raises:
-        RunError: another process of this machine has the run open, or the cache cannot be written.
+        RunError: another process has the run open, or the cache cannot be written.
+        StorageError: the storage cannot be reached, or refuses.
         """
         self.uri = uri
         self.folder = cache_folder() / "runs" / uri.replace("://", "/")
@@ -42,6 +49,8 @@ class Mirror:
         self._last = ""
         self._following = False
         """Whether the folder holds the run, so that what is there may follow it."""
+        self.warning = ""
+        """What a user should know of what was found here."""
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self.folder.with_name(f"{self.folder.name}.lock").open("ab")
@@ -50,41 +59,38 @@ class Mirror:
         if not try_lock(self._lock.fileno(), fcntl.LOCK_EX):
             self._lock.close()
             raise RunError(f"another process of this machine is training {uri}; wait for it, or stop it")
+        try:
+            self._lease = Lease(uri, f"{_machine()} {self.folder.absolute()}", announce)
+        except BaseException:
+            self._lock.close()
+            raise
 
-    def __enter__(self) -> Mirror:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Send for the last time, remove the folder here, and let other processes open the run.
 
         What could not be fetched whole is neither sent nor removed.
 
         Raises:
             StorageError: the storage cannot be reached, or refuses; the folder is kept.
+            RunError: another process has taken the run; the folder is kept.
         """
         with self._lock:
-            if not self._following:
-                return
             try:
-                self.send()
+                if self._following:
+                    self.send()
+                    shutil.rmtree(self.folder, ignore_errors=True)
             except StorageError as failure:
                 raise StorageError(
                     f"{failure}\nThe run is whole in {self.folder}; `--resume {self.uri}` on this machine sends it"
-                ) from error
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def begin(self) -> Path:
-        """Make an empty folder for a new run."""
-        self._clear()
-        self._following = True
-        return self.folder
+                ) from None
+            finally:
+                self._lease.release()
 
     def fetch(self) -> Path:
-        """Make the folder the same as the run there, but for states that are newer than `last`.
+        """Make the folder the same as the run there.
 
-        What a training on this machine saved and could not send is kept, if it is of the same settings and newer.
+        What a training on this machine saved and could not send is kept, if it is of this run and newer. A folder of
+        another run that had this URI before is set aside, if it holds states.
 
         Raises:
             StorageError: the storage cannot be reached, or refuses.
@@ -99,20 +105,42 @@ class Mirror:
         self._states = {name for name in objects if _is_state(name)}
         if POINTER.as_posix() in objects:
             self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode().strip()
-        ours = [path.name for path in saved_states(self.folder)[:1]]
-        if ours and ours[0] > self._last and self._has_settings(storage.read_all(f"{self.uri}/config.yaml")):
-            self._following = True
-            return self.folder
-        self._clear()
-        for name, object in objects.items():
-            if name != POINTER.as_posix() and not (_is_state(name) and object.name > self._last):
-                path = self.folder / name
-                _save(object, path)
-                self._sent[name] = _stamp(path)
+        if not self._is_ahead():
+            self._clear()
+            # What tells the run comes before its states: so a folder that was fetched in part is known, too.
+            for name in sorted(objects, key=lambda name: (Path(name).parent == LAST.parent, name)):
+                if name not in (POINTER.as_posix(), LOCK) and Path(name).parts[0] != ASIDE:
+                    path = self.folder / name
+                    _save(objects[name], path)
+                    self._sent[name] = _stamp(path)
         self._following = True
         return self.folder
 
+    def _is_ahead(self) -> bool:
+        """Whether the folder holds a sound state of this run, and there is no newer one at the URI."""
+        there = max((step_of(Path(name)) for name in self._states), default=1)
+        if not any(step_of(state) >= there for state in saved_states(self.folder)) or not self._is_of_this_run():
+            return False
+        try:
+            found = inspect_run(self.folder)
+        except RunError:
+            return False
+        return found.state is not None and read_position(found.state).step >= there
+
+    def _is_of_this_run(self) -> bool:
+        """Whether the folder holds the run that is at the URI: it began at the same time, by the same command."""
+        for name in ("environment.json", "config.yaml"):
+            here = self.folder / name
+            if here.is_file() and storage.find(f"{self.uri}/{name}") is not None:
+                return here.read_bytes() == storage.read_all(f"{self.uri}/{name}")
+        return False
+
     def _clear(self) -> None:
+        """Make an empty folder, in place of one that the run there does not need."""
+        if saved_states(self.folder) and not self._is_of_this_run():
+            place = next(free_names(self.folder.with_name(f"{self.folder.name}-unsent")))
+            self.folder.rename(place)
+            self.warning = f"another run that could not be sent to {self.uri} is kept in {place}"
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True)
@@ -122,7 +150,9 @@ class Mirror:
 
         Raises:
             StorageError: the storage cannot be reached, or refuses; what was there is as sound as before.
+            RunError: another process has taken the run; nothing is sent.
         """
+        self._lease.check()
         names = [path.relative_to(self.folder).as_posix() for path in sorted(self.folder.rglob("*")) if path.is_file()]
         files = [name for name in names if name != LAST.as_posix() and not Path(name).name.startswith(".")]
         states = {name for name in files if _is_state(name)}
@@ -133,16 +163,21 @@ class Mirror:
                 storage.write(f"{self.uri}/{name}", path)
                 self._sent[name] = stamp
         self._states |= states
-        if states and (newest := Path(max(states)).name) != self._last:
+        if states and (newest := max(map(Path, states), key=step_of).name) != self._last:
             storage.write(f"{self.uri}/{POINTER.as_posix()}", f"{newest}\n".encode())
             self._last = newest
         for name in sorted(self._states - states):
             storage.delete(f"{self.uri}/{name}")
             self._states.remove(name)
 
-    def _has_settings(self, settings: bytes) -> bool:
-        path = self.folder / "config.yaml"
-        return path.is_file() and path.read_bytes() == settings
+
+def _machine() -> str:
+    """Name the machine since its start; a container counts as a machine if it has a name of its own."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        start = ""
+    return f"{socket.gethostname()} {start}"
 
 
 def _is_state(name: str) -> bool:

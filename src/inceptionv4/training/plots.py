@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import torch
@@ -12,13 +10,14 @@ from torch import Tensor
 
 from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.spec import ModelSpec
+from inceptionv4.training.history import LOG, RESULTS, read_file, read_log, read_rows
 
 SHOWN = 32
 """Images of `inputs.png`, at most."""
 
 
 def draw_curves(run: Path) -> str:
-    """Draw `plots/curves.png` from the run's `log.jsonl` and `results.csv`.
+    """Draw `plots/curves.png` from the run's `log.jsonl` and `results.csv`, as far as they can be read.
 
     Returns what a user should know: nothing, or that matplotlib is not installed. Before the end of the first epoch
     there is nothing to draw.
@@ -29,9 +28,8 @@ def draw_curves(run: Path) -> str:
     except ImportError:
         return "no curves drawn: install the plots extra, `pip install inceptionv4[plots]`"
 
-    steps = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    steps, _ = read_log(read_file(run / LOG))
+    rows = read_rows(read_file(run / RESULTS))
     epochs = [{name: float(value) for name, value in row.items() if name != "eval_precision"} for row in rows]
 
     if not epochs:
@@ -40,11 +38,9 @@ def draw_curves(run: Path) -> str:
     figure = Figure(figsize=(15, 3.6), layout="constrained")
     figure.suptitle(str(run), fontsize="small", color="gray", x=0.995, ha="right")
     loss, accuracy, rate, speed = figure.subplots(1, 4)
-    done = [step["step"] for step in steps]
+    done = [step.step for step in steps]
     ends = [epoch["step"] for epoch in epochs]
-    loss.plot(
-        done, [step["loss"] for step in steps], linewidth=0.7, alpha=0.5, color="tab:blue", label="training, a step"
-    )
+    loss.plot(done, [step.loss for step in steps], linewidth=0.7, alpha=0.5, color="tab:blue", label="training, a step")
     loss.plot(ends, [epoch["train_loss"] for epoch in epochs], "o-", color="tab:blue", label="training, an epoch")
     loss.plot(ends, [epoch["val_loss"] for epoch in epochs], "o-", color="tab:orange", label="held out")
     # An untrained average can start orders of magnitude away from where it ends.
@@ -58,13 +54,13 @@ def draw_curves(run: Path) -> str:
     accuracy.plot(ends, [100 * epoch["top1"] for epoch in epochs], "o-", color="tab:orange", label="top-1")
     accuracy.set(title=f"held out, best top-1 {best['top1']:.2%}", xlabel="step", ylabel="%", ylim=(0, 103))
     accuracy.legend(frameon=False, loc="lower right")
-    rate.plot(done, [step["learning_rate"] for step in steps], color="tab:green")
+    rate.plot(done, [step.learning_rate for step in steps], color="tab:green")
     rate.set(title="learning rate", xlabel="step", ylim=(0, None))
     speed.plot(ends, [epoch["images_per_second"] for epoch in epochs], "o-", color="tab:purple")
     speed.set(title="training images a second", xlabel="step")
     speed.set_ylim(0, max(1.1 * max(epoch["images_per_second"] for epoch in epochs), 1))
     for axes in (loss, accuracy, rate, speed):
-        axes.set_xlim(0, done[-1] * 1.02)
+        axes.set_xlim(0, max(*done[-1:], *ends[-1:], 1) * 1.02)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(run / "plots" / "curves.png", dpi=120)

@@ -2,13 +2,15 @@
 
 runs/<recipe>/<n>/
     config.yaml         the resolved settings; `train --config` on it repeats the run
-    environment.json    versions, machine, command
+    environment.json    the run's own name, versions, machine, command
     log.jsonl           a line a step
     results.csv         a line an epoch
     checkpoints/        best.safetensors, last.safetensors, and the newest states, step-00000088.safetensors
     plots/curves.png    loss, accuracy, learning rate, images a second
     plots/inputs.png    what the network saw first, augmented and mixed
     tensorboard/        with `training.tracker tensorboard`
+    aside/              what was damaged or did not belong there when the run went on
+    lock                while a process writes the run
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+import uuid
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,12 +26,14 @@ from pathlib import Path
 import torch
 
 from inceptionv4.config import Config
-from inceptionv4.errors import RunError, UsageError
+from inceptionv4.errors import ConfigError, RunError, UsageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.files import write_text
-from inceptionv4.runtime.storage import Place, join, plain
-from inceptionv4.settings import dump
+from inceptionv4.runtime.shelf import bring
+from inceptionv4.runtime.storage import Place, absolute, join, plain
+from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.training.resume import differences
 
 PACKAGES = ("inceptionv4", "torch", "torchvision", "pillow", "numpy", "safetensors")
 
@@ -60,27 +65,62 @@ def create_run(config: Config, device: Device) -> Place:
 def find_run(config: Config, resume: str | None) -> Place | None:
     """The run folder to go on with, here or in object storage.
 
-    `auto` is the newest run of the recipe with these very settings, or None if there is none; any other text is a run
-    folder, whose settings must be these.
+    `auto` is the newest run of the recipe that can go on with these settings (see `training.resume`) and was begun on
+    data in the same place, or None if there is none; any other text is a run folder. Whether its states go with these
+    settings is found out when they are read.
 
     Raises:
-        UsageError: no such run folder, or one of other settings.
+        UsageError: no such run folder; or, for `auto`, one whose settings cannot be read.
         StorageError: it is in object storage, which cannot be reached, or refuses.
     """
     if resume is None:
         return None
-    text = dump(config)
     if resume != "auto":
         run = join(plain(resume))
-        settings = _read_settings(run)
-        if settings is None:
+        if read_settings(run) is None and not _has_checkpoints(run):
             raise UsageError(f"{run} is no run folder: it has no config.yaml; give one such as runs/digits/1, or auto")
-        if settings != text:
-            raise UsageError(f"{run} was begun with other settings; go on with its own, `--config {run}/config.yaml`")
         return run
     recipe = join(plain(config.output), config.recipe)
     runs = (join(recipe, str(number)) for number in sorted(_numbers(recipe), reverse=True))
-    return next((run for run in runs if _read_settings(run) == text), None)
+    return next((run for run in runs if _can_go_on(run, config)), None)
+
+
+def bring_settings(resume: str) -> Path:
+    """The `config.yaml` of a run folder or of the run at a URI, as a file here.
+
+    Raises:
+        UsageError: there is none.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
+    """
+    run = join(plain(resume))
+    if read_settings(run) is None:
+        if _has_checkpoints(run):
+            raise UsageError(
+                f"{run} has no config.yaml any more; give its settings with --config FILE or --recipe NAME, and they "
+                "are compared with those in its states"
+            )
+        raise UsageError(f"{run} is no run folder: it has no config.yaml; give one such as runs/digits/1, or auto")
+    return bring(join(run, "config.yaml"))
+
+
+def _can_go_on(run: Place, config: Config) -> bool:
+    """Whether a run was begun with settings that allow `config`; one of another version's settings does not."""
+    text = read_settings(run)
+    if text is None:
+        return False
+    given = read_yaml(text, str(join(run, "config.yaml")))
+    try:
+        begun = build(Config, given)
+    except ConfigError:
+        return False
+    same_place = absolute(begun.data.path or "") == absolute(config.data.path or "")
+    return same_place and not differences(config, begun)
+
+
+def _has_checkpoints(run: Place) -> bool:
+    if isinstance(run, Path):
+        return any((run / "checkpoints").glob("*.safetensors"))
+    return bool(storage.list_objects(f"{run}/checkpoints"))
 
 
 def _create_remotely(recipe: str, config: Config, device: Device) -> str:
@@ -101,12 +141,22 @@ def _numbers(recipe: Place) -> set[int]:
     return {int(name) for name in names if name.isdigit()}
 
 
-def _read_settings(run: Place) -> str | None:
-    """The text of a run's config.yaml, if it has one."""
+def read_settings(run: Place) -> str | None:
+    """The text of a run's config.yaml, if it has one.
+
+    Raises:
+        UsageError: it is no text.
+        StorageError: it is in object storage, which cannot be reached, or refuses.
+    """
     settings = join(run, "config.yaml")
     if isinstance(settings, Path):
-        return settings.read_text(encoding="utf-8") if settings.is_file() else None
-    return storage.read_all(settings).decode() if storage.find(settings) else None
+        content = settings.read_bytes() if settings.is_file() else None
+    else:
+        content = storage.read_all(settings) if storage.find(settings) else None
+    try:
+        return None if content is None else content.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{settings} is damaged ({error}); put it back from a copy, or move it away") from None
 
 
 def _next_number(recipe: Path) -> Path:
@@ -123,7 +173,7 @@ def _next_number(recipe: Path) -> Path:
 
 
 def _describe(device: Device) -> str:
-    return json.dumps(environment(device), indent=2) + "\n"
+    return json.dumps({"run": uuid.uuid4().hex, **environment(device)}, indent=2) + "\n"
 
 
 def environment(device: Device) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """All that a training goes on from, and the files that hold it.
 
     checkpoints/step-00000088.safetensors   the newest states, `checkpoint.keep` of them
-    checkpoints/last.safetensors            the newest one again, by a hard link: it takes no room
+    checkpoints/last.safetensors            the newest one again, by a hard link: it takes no room, and is no copy
 
 A state is a model like any other, the averaged weights by their own names, and has more tensors beside them:
 `training/network/...` the weights themselves, `training/optimizer/<parameter>/<slot>` what the optimizer remembers.
@@ -11,9 +11,8 @@ There is no state of a random generator: order, views and dropout follow from th
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,14 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import CheckpointError
-from inceptionv4.runtime.files import remove_half_written, write_whole
+from inceptionv4.runtime.files import link_whole
 from inceptionv4.training.learner import Learner
-from inceptionv4.weights.checkpoint import TRAINING, Checkpoint, load_checkpoint, save_checkpoint
+from inceptionv4.weights.checkpoint import TRAINING, Checkpoint, save_checkpoint
 from inceptionv4.weights.load import LAST
 
-STEP = re.compile(r"step-(\d{8})\.safetensors")
+STEP = re.compile(r"step-(\d{8,})\.safetensors")
+STATE_FACTS = ("position", "average_steps", "scaler", "overflows", "record", "machines")
+"""What a state says of its training and a model does not."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,12 @@ def save_state(
     learner: Learner,
     position: Position,
     keep: int,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a state, make it `last`, and remove all but the newest `keep`.
+    """Write a state, make it `last`, and remove all but the newest `keep` of the states up to it.
+
+    Every state that is there has been verified when the run went on, or written since: what is damaged does not count.
+    `facts` are what else a state says, `record` and `machines` of `STATE_FACTS`.
 
     Raises:
         RunError: the disk is full; the states before are as they were.
@@ -62,54 +67,46 @@ def save_state(
             if value is None:  # sgd without momentum remembers nothing
                 continue
             tensors[f"{TRAINING}optimizer/{name}/{slot}"] = value
-    facts = {
+    all_facts = {
         **checkpoint.training,
         "position": asdict(position),
         "average_steps": learner.average.steps,
         "scaler": learner.scaler.state_dict(),
         "overflows": learner.overflows,
+        **(facts or {}),
     }
-    path = run / LAST.parent / f"step-{position.step:08}.safetensors"
-    save_checkpoint(replace(checkpoint, weights={**checkpoint.weights, **tensors}, training=facts), path)
-    write_whole(run / LAST, lambda temporary: _link(path, temporary))
-    for old in saved_states(run)[keep:]:
+    path = state_path(run, position.step)
+    save_checkpoint(replace(checkpoint, weights={**checkpoint.weights, **tensors}, training=all_facts), path)
+    link_whole(path, run / LAST)
+    past = [state for state in saved_states(run) if step_of(state) <= position.step]
+    for old in past[keep:]:
         with contextlib.suppress(OSError):  # the next save tries it again
             old.unlink()
 
 
-def _link(path: Path, temporary: Path) -> None:
-    """The same file under a second name; a copy where the file system has no such thing."""
-    temporary.unlink()
-    try:
-        os.link(path, temporary)
-    except OSError:
-        shutil.copyfile(path, temporary)
+def state_path(run: Path, step: int) -> Path:
+    """The file of the state after `step` steps."""
+    return run / LAST.parent / f"step-{step:08}.safetensors"
+
+
+def step_of(state: Path) -> int:
+    """The step that the name of a state's file says."""
+    match = STEP.fullmatch(state.name)
+    assert match is not None, state
+    return int(match[1])
 
 
 def saved_states(run: Path) -> list[Path]:
-    """The states in a run folder, newest first."""
+    """The states in a run folder, newest first by their names."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted((path for path in (run / LAST.parent).iterdir() if STEP.fullmatch(path.name)), reverse=True)
+        states = (path for path in (run / LAST.parent).iterdir() if STEP.fullmatch(path.name))
+        return sorted(states, key=step_of, reverse=True)
     return []
 
 
-def load_state(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest state of a run that is sound, or None; and what was wrong with newer ones.
-
-    What a killed training left half-written is removed.
-    """
-    remove_half_written(run, "log.jsonl", "results.csv")
-    remove_half_written(run / LAST.parent, "*.safetensors")
-    complaints = []
-    for path in saved_states(run):
-        try:
-            checkpoint = load_checkpoint(path)
-        except CheckpointError as error:
-            complaints.append(str(error))
-            continue
-        if "position" in checkpoint.training:
-            return checkpoint, complaints
-    return None, complaints
+def is_state(checkpoint: Checkpoint) -> bool:
+    """Whether a training can go on from this checkpoint; from a model it cannot."""
+    return "position" in checkpoint.training
 
 
 def read_position(checkpoint: Checkpoint) -> Position:

@@ -1,0 +1,175 @@
+"""What a training finds of its run: the state to go on from, the settings that it began with, and its machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from inceptionv4.config import Config, PrecisionOption
+from inceptionv4.errors import ConfigError, DataError, UsageError
+from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.distributed import Ranks
+from inceptionv4.runtime.files import write_text
+from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.training.folder import RunFolder
+from inceptionv4.training.history import History, bring_back
+from inceptionv4.training.recovery import ASIDE, Recovery, inspect_run, read_id, set_aside
+from inceptionv4.training.resume import recorded_settings, settle
+from inceptionv4.training.run import read_settings
+from inceptionv4.training.state import Position, read_position
+from inceptionv4.weights.checkpoint import Checkpoint
+
+TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 1e-2}
+"""Largest difference of the next step's loss, as a share of it, on another processor. It was measured to be 6e-7 in fp32
+and 2e-3 in bf16 (docs/training.md)."""
+
+
+@dataclass
+class Resumption:
+    """A run as it was found, the same on all processes; of a new run, nothing.
+
+    `begun` are the settings that it began with. `words` are what a user should know.
+    """
+
+    folder: RunFolder
+    state: Checkpoint | None = None
+    begun: Config | None = None
+    recovery: Recovery | None = None
+    """What has to be done to the files; on the first process only."""
+    words: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: RunFolder, ranks: Ranks) -> Resumption:
+        """Read the run that a folder holds, if it holds one. Nothing is written.
+
+        Raises:
+            RunError: nothing in it can be gone on from, but something would be lost by a new beginning.
+            UsageError: its settings are those of another version.
+        """
+        found = cls(folder)
+        if folder.place is None:
+            return found
+        if ranks.first:
+            found.recovery = inspect_run(folder.path)
+            found.state = found.recovery.state
+            found.begun = _begun(folder.path, found.state)
+            found.words += [f"set aside in {folder.path / ASIDE}: {why}" for why in found.recovery.unsound.values()]
+        found.state, found.begun, found.words = ranks.broadcast((found.state, found.begun, found.words))
+        return found
+
+    @property
+    def position(self) -> Position:
+        return Position() if self.state is None else read_position(self.state)
+
+    def run_id(self) -> str | None:
+        """The run's own name, which its states have; None for a run of older versions."""
+        own = None if self.state is None else self.state.training.get("run")
+        return own or read_id(self.folder.path)
+
+    def require_data(self, data: Mapping[str, Any]) -> None:
+        """See that the images are those of the run.
+
+        Raises:
+            DataError: the images have other names, classes, labels or another split.
+        """
+        own: Mapping[str, Any] = {} if self.state is None else self.state.training["data"]
+        if any(own[name] != data[name] for name in ("fingerprint", "labels") if name in own):
+            raise DataError(
+                f"the images at {data['location']} are not those that {self.folder.place} was trained on; "
+                "start a new run"
+            )
+
+    def settle(self, asked: Config, device: Device, ranks: Ranks) -> tuple[Config, Device]:
+        """The settings to train with, in which no precision is `auto` any more, and the device for them.
+
+        Raises:
+            UsageError: what is asked for would change the result of the run, or the device does not compute in the
+                run's precision.
+        """
+        config = asked
+        if self.begun is not None:
+            assert self.folder.place is not None
+            config, changes = settle(asked, self.begun, self.folder.place)
+            self.words += changes
+        precisions = device.precision, device.for_evaluation(config.training.eval_precision).precision
+        if config.training.precision != "auto":
+            device = self._select(config)
+            precisions = device.precision, device.for_evaluation(config.training.eval_precision).precision
+        own, evaluated = ranks.broadcast(precisions)
+        config = replace(config, training=replace(config.training, precision=own, eval_precision=evaluated))
+        return config, self._select(config)
+
+    def _select(self, config: Config) -> Device:
+        try:
+            return select_device(config.training.device, config.training.precision)
+        except UsageError as error:
+            if self.state is None:
+                raise
+            raise UsageError(
+                f"{self.folder.place} was trained in {config.training.precision}, and {error}. Go on where it can be "
+                f"had, or begin a new run from its model by adding `--model.weights {self.folder.place}`"
+            ) from None
+
+    def machines(self, now: dict[str, str], precision: str) -> list[dict[str, Any]]:
+        """List on what the run was trained, from which step on each; `now` is what it goes on with, in `precision`."""
+        before: list[dict[str, Any]] = [] if self.state is None else list(self.state.training.get("machines", []))
+        last = {name: value for name, value in before[-1].items() if name != "step"} if before else {}
+        changes = [f"{name} {last[name]} before, {now[name]} now" for name in last if last[name] != now.get(name)]
+        if changes:
+            self.words.append(
+                f"goes on elsewhere ({'; '.join(changes)}): equal but for rounding from here on, not to the last bit; "
+                f"the loss of the next step is the same to {TOLERANCE[precision]:g} of itself in {precision}"
+            )
+        return before if last == now else [*before, {"step": self.position.step, **now}]
+
+    def apply(self, config: Config) -> History:
+        """Bring the files of the run to its state; on the first process.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        run = self.folder.path
+        if self.recovery is not None:
+            self.recovery.apply()
+            self._write_settings(config)
+        record = None if self.state is None else self.state.training.get("record")
+        history, words = bring_back(run, self.position.epoch, self.position.step, record)
+        self.words += words
+        return history
+
+    def _write_settings(self, config: Config) -> None:
+        """Write `config.yaml` where it means something else than `config`; the old one is kept aside."""
+        path = self.folder.path / "config.yaml"
+        if _parse_settings(self.folder.path) == config:
+            return
+        if path.exists():
+            self.words.append(f"config.yaml as it was found is {set_aside(self.folder.path, path, keep=True)}")
+        write_text(path, dump(config))
+
+
+def _begun(run: Path, state: Checkpoint | None) -> Config | None:
+    """The settings that a run began with: those in its state, or if there is none in its `config.yaml`."""
+    if state is None:
+        return _parse_settings(run)
+    return recorded_settings(state.training, f"the state in {run}", _recorded_precision(run))
+
+
+def _parse_settings(run: Path) -> Config | None:
+    try:
+        text = read_settings(run)
+        return None if text is None else build(Config, read_yaml(text, str(run / "config.yaml")))
+    except (ConfigError, UsageError):
+        return None
+
+
+def _recorded_precision(run: Path) -> PrecisionOption | None:
+    """The precision in which a run was begun, from its environment."""
+    try:
+        device = str(json.loads((run / "environment.json").read_bytes())["device"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    precision = device.rpartition(", ")[2]
+    return cast(PrecisionOption, precision) if precision in ("fp32", "bf16", "fp16") else None
