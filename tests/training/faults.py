@@ -27,7 +27,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner
-from inceptionv4.training.state import Position, save_state
+from inceptionv4.training.run.state import Position, save_state
 from inceptionv4.weights.checkpoint import Checkpoint
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (

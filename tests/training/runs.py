@@ -47,16 +47,20 @@ def stop_after(step: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Recorder, "step", record)
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path) -> int:
+    """Two runs ended with the same bits, their log and results included; returns how many tensors were compared."""
+    tensors = 0
     assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
     for name in ("last", "best"):
         ours, theirs = (load_checkpoint(run / f"checkpoints/{name}.safetensors") for run in (one, other))
         assert ours.weights.keys() == theirs.weights.keys()
         for key, value in ours.weights.items():
             assert torch.equal(value, theirs.weights[key]), key
+            tensors += 1
         for fact in ("position", "metrics", "epoch", "step", "average_steps"):
             assert ours.training.get(fact) == theirs.training.get(fact)
     timed = ("seconds", "images_per_second")
     tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
     for row, same in zip(*tables, strict=True):
         assert {key: row[key] for key in row if key not in timed} == {key: same[key] for key in row if key not in timed}
+    return tensors

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults import REPORTED, SAVED_NEVERTHELESS
 
-from inceptionv4.training.recovery import inspect_run
+from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 SCRIPT = Path(__file__).with_name("faults.py")

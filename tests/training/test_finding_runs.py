@@ -6,7 +6,7 @@ import pytest
 
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.distributed import Ranks
-from inceptionv4.training.folder import agree
+from inceptionv4.training.run.folder import agree
 
 
 def test_a_run_that_another_machine_has_is_not_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:

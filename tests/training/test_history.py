@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inceptionv4.training.history import LOG, RESULTS, History, StepRecord, bring_back, read_log
+from inceptionv4.training.run.history import LOG, RESULTS, History, StepRecord, bring_back, read_log
 
 RECORDS = [StepRecord(1 + (step - 1) // 4, step, 1 / step, 1e-3 / step, 0.5, 16) for step in range(1, 11)]
 """Ten steps, four an epoch."""

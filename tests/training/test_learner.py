@@ -21,8 +21,8 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.learner import MAX_OVERFLOWS, Learner
-from inceptionv4.training.recovery import inspect_run
-from inceptionv4.training.state import Position, read_position, restore, save_state
+from inceptionv4.training.run.recovery import inspect_run
+from inceptionv4.training.run.state import Position, read_position, restore, save_state
 from inceptionv4.training.statistics import RunningStatistics
 from inceptionv4.training.teacher import Teacher
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -23,12 +23,12 @@ from inceptionv4.config import CheckpointConfig, ScheduleConfig
 from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.settings import dump
-from inceptionv4.training import lease, lock
-from inceptionv4.training.lease import Lease
-from inceptionv4.training.lock import RunLock, describe_reach
 from inceptionv4.training.loop import train
+from inceptionv4.training.run import lease, lock
+from inceptionv4.training.run.lease import Lease
+from inceptionv4.training.run.lock import RunLock, describe_reach
 
-HOLD = "import sys, time; from pathlib import Path; from inceptionv4.training.lock import RunLock;"
+HOLD = "import sys, time; from pathlib import Path; from inceptionv4.training.run.lock import RunLock;"
 HOLD += "lock = RunLock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 

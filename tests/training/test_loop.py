@@ -31,7 +31,7 @@ from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training import start
 from inceptionv4.training.loop import train
-from inceptionv4.training.state import saved_states
+from inceptionv4.training.run.state import saved_states
 from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -19,9 +19,9 @@ from inceptionv4.errors import RunError, StoppedError, StorageError, UsageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.device import select_device
 from inceptionv4.training.loop import train
-from inceptionv4.training.mirror import Mirror
 from inceptionv4.training.recorder import Recorder
-from inceptionv4.training.run import create_run, find_run
+from inceptionv4.training.run.find import create_run, find_run
+from inceptionv4.training.run.mirror import Mirror
 from inceptionv4.weights.checkpoint import load_checkpoint
 from inceptionv4.weights.load import find_model
 
@@ -162,6 +162,82 @@ def test_last_is_switched_after_the_state_is_there(
     assert train(config, run=RUN) == RUN
     assert steps == []
     assert_same_run(as_on_a_disk(served), whole)
+
+
+def test_two_machines_do_not_train_one_run(
+    textures: Path, proxy: s3.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is told while the first is alive, and takes over when it is not; the first then sends nothing more."""
+    monkeypatch.setattr(storage, "patience", lambda: 3.0)
+    config = config_of(textures, OUTPUT)
+    with monkeypatch.context() as patched:
+        stop_after(3, patched)
+        with pytest.raises(StoppedError):
+            train(config)
+    first = Mirror(RUN)
+    folder = first.fetch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    with pytest.raises(RunError, match=f"{RUN} is in use by process {os.getpid()} on .*; wait for it, or stop it"):
+        train(config, run=RUN)
+    first._lease._done.set()  # killed, or cut off
+    assert train(config, run=RUN) == RUN
+    there = {object.uri: object.version for object in storage.list_objects(RUN)}
+    storage.write(f"{RUN}/lock", b'{"token": "of the second", "process": "process 7 on elsewhere"}')
+    (folder / "log.jsonl").write_text("written by the first")
+    with pytest.raises(RunError, match="in use by process 7 on elsewhere, which took it meanwhile"):
+        first.close()
+    now = {object.uri: object.version for object in storage.list_objects(RUN)}
+    assert {uri: version for uri, version in now.items() if uri != f"{RUN}/lock"} == there
+    assert (folder / "log.jsonl").read_text() == "written by the first"
+
+
+def test_a_lost_pointer_does_not_lose_the_states(
+    textures: Path, proxy: s3.Proxy, served: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(textures, OUTPUT)
+    with monkeypatch.context() as patched:
+        stop_after(3, patched)
+        with pytest.raises(StoppedError):
+            train(config)
+    storage.delete(f"{RUN}/checkpoints/last")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    steps: list[int] = []
+    original = Recorder.step
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "step", lambda self, line: (steps.append(line.step), original(self, line)))
+        assert train(config, run=RUN) == RUN
+    assert steps == [4, 5, 6]
+    assert_same_run(as_on_a_disk(served), whole)
+    # Without its states, the model that is there is not replaced by a new beginning.
+    for step in (5, 6):
+        storage.delete(f"{RUN}/checkpoints/step-{step:08}.safetensors")
+    before = {object.uri: object.version for object in storage.list_objects(RUN)}
+    with pytest.raises(RunError, match=f"no state to go on from: .*--resume {RUN} --model.weights {RUN}"):
+        train(config, run=RUN)
+    assert {object.uri: object.version for object in storage.list_objects(RUN)} == before
+
+
+def test_a_run_that_was_not_sent_is_kept_from_the_next_of_its_name(
+    textures: Path, proxy: s3.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    s3.use(monkeypatch, proxy.port, 1.0)
+    config = config_of(textures, OUTPUT)
+    proxy.fault = lambda request: "503" if request.startswith("PUT") and "/step-" in request else "none"
+    with pytest.raises(StorageError, match="The run is whole in (.*); `--resume"):
+        train(config)
+    proxy.fault = lambda request: "none"
+    kept = tmp_path / "one machine/inceptionv4/runs/s3/bucket/runs/test/1"
+    states = {path.name: path.read_bytes() for path in (kept / "checkpoints").iterdir()}
+    assert "step-00000006.safetensors" in states
+    for object in storage.list_objects(RUN):
+        storage.delete(object.uri)
+    capfd.readouterr()
+    assert train(config_of(textures, OUTPUT)) == RUN
+    aside = kept.with_name("1-unsent")
+    assert f"another run that could not be sent to {RUN} is kept in {aside}" in capfd.readouterr().err.replace(
+        "\n", " "
+    )
+    assert {path.name: path.read_bytes() for path in (aside / "checkpoints").iterdir()} == states
 
 
 def test_numbers_and_settings(

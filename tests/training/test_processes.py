@@ -36,7 +36,7 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.settings import dump
 from inceptionv4.training.learner import sync_norms
 from inceptionv4.training.loop import train
-from inceptionv4.training.state import saved_states
+from inceptionv4.training.run.state import saved_states
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 SECONDS = 200

@@ -16,8 +16,8 @@ from runs import assert_same_run, settings, stop_after
 from inceptionv4.config import CheckpointConfig, Config, ScheduleConfig, TrainingConfig, load_config
 from inceptionv4.errors import Error, RunError, StoppedError
 from inceptionv4.training.loop import train
-from inceptionv4.training.run import find_run
-from inceptionv4.training.state import saved_states
+from inceptionv4.training.run.find import find_run
+from inceptionv4.training.run.state import saved_states
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 STATE = "checkpoints/step-{:08}.safetensors"

@@ -36,9 +36,9 @@ from inceptionv4.spec import Preprocessing
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
-from inceptionv4.training.recovery import inspect_run
-from inceptionv4.training.run import find_run
-from inceptionv4.training.state import saved_states
+from inceptionv4.training.run.find import find_run
+from inceptionv4.training.run.recovery import inspect_run
+from inceptionv4.training.run.state import saved_states
 from inceptionv4.weights import checkpoint
 from inceptionv4.weights.checkpoint import load_checkpoint
 
@@ -320,7 +320,7 @@ def test_a_full_disk_stops_the_training_and_leaves_the_state_before(
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from inceptionv4.training import state\n"
+        "from inceptionv4.training.run import state\n"
         "original, saves = state.save_checkpoint, 0\n"
         "def save(*arguments):\n"
         "    global saves\n"

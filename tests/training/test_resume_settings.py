@@ -16,16 +16,16 @@ import pytest
 import yaml
 from runs import settings
 
-from inceptionv4.config import Config, ScheduleConfig, TrainingConfig, load_config
+from inceptionv4.config import Config, LossConfig, ScheduleConfig, TrainingConfig, load_config
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.settings import Given, build, dump, flatten
-from inceptionv4.training import resumption
-from inceptionv4.training.history import read_log
 from inceptionv4.training.loop import train
-from inceptionv4.training.resume import MAY_CHANGE, differences, recorded_settings, settle
-from inceptionv4.training.run import find_run
+from inceptionv4.training.run import resumption
+from inceptionv4.training.run.find import find_run
+from inceptionv4.training.run.history import read_log
+from inceptionv4.training.run.settings import MAY_CHANGE, differences, recorded_settings, settle
 from inceptionv4.training.schedule import learning_rate
-from inceptionv4.weights.checkpoint import load_checkpoint
+from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
 
 OTHER: dict[str, Any] = {
     "recipe": "other",
@@ -301,6 +301,21 @@ def test_a_table_with_other_labels_is_other_data(textures: Path, tmp_path: Path)
     lines[0], lines[60] = lines[0].replace(",brick,", ",grass,"), lines[60].replace(",grass,", ",brick,")
     table.write_text("\n".join(["file_name,label,split", *lines]))
     with pytest.raises(DataError, match="are not those that"):
+        train(config, run=run)
+
+
+def test_another_teacher_under_the_same_name_is_refused(begun: Path, textures: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copyfile(begun / "checkpoints/best.safetensors", teacher)
+    schedule, loss = ScheduleConfig(epochs=1, warmup_epochs=0.5), LossConfig(teacher=str(teacher))
+    config = settings(textures, tmp_path, schedule=schedule, loss=loss)
+    run = Path(train(config))
+    assert train(config, run=run) == run
+    model = load_checkpoint(teacher)
+    weights = dict(model.weights)
+    weights["classifier.bias"] = weights["classifier.bias"] + 1
+    save_checkpoint(dataclasses.replace(model, weights=weights), teacher)
+    with pytest.raises(UsageError, match=r"loss\.teacher is not the model any more that .*test/1 has learnt from"):
         train(config, run=run)
 
 

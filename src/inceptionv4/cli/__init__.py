@@ -82,7 +82,7 @@ def train(
 
     own = None
     if resume is not None and resume != "auto" and recipe is None and config is None:
-        from inceptionv4.training.run import bring_settings
+        from inceptionv4.training.run.find import bring_settings
 
         own = config = bring_settings(resume)
     resolved = resolve(settings, recipe, config, data)
@@ -95,7 +95,7 @@ def train(
         show_rates(resolved) if find_lr else show_batch_size(resolved)
         return
     from inceptionv4.training.loop import train as run_training
-    from inceptionv4.training.run import find_run
+    from inceptionv4.training.run.find import find_run
 
     if own is not None and resolved.model.weights != resolve((), None, own, None).model.weights:
         resume = None  # other weights to start from: a new run with the settings of that one

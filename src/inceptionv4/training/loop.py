@@ -16,21 +16,21 @@ from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.errors import ConfigError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
-from inceptionv4.runtime.device import Device, select_device
+from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
 from inceptionv4.runtime.storage import Place, absolute
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.folder import RunFolder
-from inceptionv4.training.history import History, StepRecord
 from inceptionv4.training.learner import Learner, part_seed
 from inceptionv4.training.plots import draw_inputs
 from inceptionv4.training.recorder import Recorder, Silence
-from inceptionv4.training.resume import describe_rate
-from inceptionv4.training.resumption import Resumption
+from inceptionv4.training.run.folder import RunFolder
+from inceptionv4.training.run.history import History, StepRecord
+from inceptionv4.training.run.resumption import Resumption
+from inceptionv4.training.run.settings import describe_rate
+from inceptionv4.training.run.state import Position, restore, save_state
 from inceptionv4.training.schedule import image_size, learning_rate
 from inceptionv4.training.start import make_network
-from inceptionv4.training.state import Position, restore, save_state
 from inceptionv4.training.tracker import make_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST
@@ -63,21 +63,19 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     device.for_evaluation(config.training.eval_precision)  # fails early where the device lacks it
     dataset = read_dataset(config.data.path, config.data.val_fraction)
     with join_ranks(device) as ranks, StopRequests() as stop, RunFolder(run, ranks) as folder:
-        return Training(config, dataset, device, ranks, stop, folder).finish()
+        return Training(config, dataset, ranks, stop, folder).finish()
 
 
 class Training:
     """A training between two steps: all that it goes on with, and where it is."""
 
-    def __init__(
-        self, config: Config, dataset: Dataset, device: Device, ranks: Ranks, stop: StopRequests, folder: RunFolder
-    ) -> None:
+    def __init__(self, config: Config, dataset: Dataset, ranks: Ranks, stop: StopRequests, folder: RunFolder) -> None:
         self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
         ranks.require_same(dataset.train.fingerprint, f"the images at {config.data.path}")
         data = describe_data(dataset, config)
         found = Resumption.read(folder, ranks)
         found.require_data(data)
-        self.config, self.device = found.settle(config, device, ranks)
+        self.config, self.device = found.settle(config, ranks)
         self.eval_device = self.device.for_evaluation(self.config.training.eval_precision)
         self.position, self.resumed = found.position, found.state is not None
 
@@ -91,6 +89,8 @@ class Training:
         )
         network, self.spec, remarks = make_network(self.config.model, spec, resumes=self.resumed)
         self.learner = Learner(network, self.config, dataset.train, self.device, ranks)
+        teacher = None if self.learner.teacher is None else self.learner.teacher.digest
+        found.require_teacher(teacher)
         workers = self.config.data.workers
         self.workers = self.device.default_workers() if workers is None else workers
         self.loader = TrainingLoader(
@@ -109,7 +109,7 @@ class Training:
         if found.begun is not None and self.resumed:
             rate = describe_rate(found.begun, self.config, self.position.step, len(self.loader))
             self.remarks += [rate] if rate else []
-        self.facts = {"config": asdict(self.config), "data": data, "run": found.run_id()}
+        self.facts = {"config": asdict(self.config), "data": data, "run": found.run_id(), "teacher": teacher}
         self.last_saved = time.monotonic()
 
     def finish(self) -> Place:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.history import LOG, RESULTS, read_file, read_log, read_rows
+from inceptionv4.training.run.history import LOG, RESULTS, read_file, read_log, read_rows
 
 SHOWN = 32
 """Images of `inputs.png`, at most."""

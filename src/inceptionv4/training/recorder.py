@@ -15,8 +15,8 @@ from types import TracebackType
 from inceptionv4.errors import RunError
 from inceptionv4.evaluation.metrics import Metrics
 from inceptionv4.runtime.progress import Progress
-from inceptionv4.training.history import COLUMNS, LOG, RESULTS, EpochRecord, History, StepRecord
 from inceptionv4.training.plots import draw_curves
+from inceptionv4.training.run.history import COLUMNS, LOG, RESULTS, EpochRecord, History, StepRecord
 from inceptionv4.training.tracker import Tracker
 
 

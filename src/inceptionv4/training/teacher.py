@@ -9,6 +9,7 @@ from inceptionv4.errors import UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.device import Device
 from inceptionv4.spec import Preprocessing
+from inceptionv4.weights.checkpoint import digest_tensors
 from inceptionv4.weights.load import load_model
 
 
@@ -23,6 +24,8 @@ class Teacher:
         CheckpointError: it is damaged.
         """
         network, checkpoint = load_model(model)
+        self.digest = digest_tensors(checkpoint.weights)
+        """By which a run that goes on knows its teacher again."""
         if canonical(checkpoint.spec.classes) != canonical(classes):
             raise UsageError(
                 f"the teacher {model} answers in other classes than the data have; train a teacher on the same data"

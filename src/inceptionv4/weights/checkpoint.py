@@ -118,8 +118,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of the metadata and of every tensor with its name, type and shape, in the order of names."""
-    sha = hashlib.sha256(json.dumps(dict(sorted(metadata.items()))).encode())
+    return digest_tensors(tensors, json.dumps(dict(sorted(metadata.items()))))
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 of a text and of every tensor with its name, type and shape, in the order of names."""
+    sha = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -1,17 +1,4 @@
-"""A run folder: everything that a training writes, and nothing outside it.
-
-runs/<recipe>/<n>/
-    config.yaml         the resolved settings; `train --config` on it repeats the run
-    environment.json    the run's own name, versions, machine, command
-    log.jsonl           a line a step
-    results.csv         a line an epoch
-    checkpoints/        best.safetensors, last.safetensors, and the newest states, step-00000088.safetensors
-    plots/curves.png    loss, accuracy, learning rate, images a second
-    plots/inputs.png    what the network saw first, augmented and mixed
-    tensorboard/        with `training.tracker tensorboard`
-    aside/              what was damaged or did not belong there when the run went on
-    lock                while a process writes the run
-"""
+"""Run folders: how a new one gets its number, and which one a training goes on with."""
 
 from __future__ import annotations
 
@@ -33,7 +20,7 @@ from inceptionv4.runtime.files import write_text
 from inceptionv4.runtime.shelf import bring
 from inceptionv4.runtime.storage import Place, absolute, join, plain
 from inceptionv4.settings import build, dump, read_yaml
-from inceptionv4.training.resume import differences
+from inceptionv4.training.run.settings import differences
 
 PACKAGES = ("inceptionv4", "torch", "torchvision", "pillow", "numpy", "safetensors")
 
@@ -65,8 +52,8 @@ def create_run(config: Config, device: Device) -> Place:
 def find_run(config: Config, resume: str | None) -> Place | None:
     """The run folder to go on with, here or in object storage.
 
-    `auto` is the newest run of the recipe that can go on with these settings (see `training.resume`) and was begun on
-    data in the same place, or None if there is none; any other text is a run folder. Whether its states go with these
+    `auto` is the newest run of the recipe that can go on with these settings (see `settings.py`) and was begun on data
+    in the same place, or None if there is none; any other text is a run folder. Whether its states go with these
     settings is found out when they are read.
 
     Raises:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
-from inceptionv4.training.lock import LOCK, describe_process
+from inceptionv4.training.run.lock import LOCK, describe_process
 
 BEATS = 6
 """Times that a lease is renewed while another process would wait for it."""

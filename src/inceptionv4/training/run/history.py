@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.runtime.files import write_text
-from inceptionv4.training.recovery import set_aside
+from inceptionv4.training.run.recovery import set_aside
 
 LOG, RESULTS = "log.jsonl", "results.csv"
 

@@ -29,7 +29,7 @@ MAY_CHANGE = (
 )
 """Settings that a run may go on with other values of."""
 PRECISIONS = ("training.precision", "training.eval_precision")
-"""Settings whose `auto` is whatever the run began with."""
+"""Settings whose `auto` is whatever the run began with; old states may hold it, too."""
 
 
 def settle(asked: Config, begun: Config, run: Place) -> tuple[Config, list[str]]:
@@ -47,13 +47,8 @@ def settle(asked: Config, begun: Config, run: Place) -> tuple[Config, list[str]]
             f"{'it' if len(refused) == 1 else 'them'} out; or begin a new run from its model and with its other "
             f"settings, by adding `--model.weights {run}`"
         )
-    kept = replace(
-        asked,
-        recipe=begun.recipe,
-        training=replace(
-            asked.training, precision=begun.training.precision, eval_precision=begun.training.eval_precision
-        ),
-    )
+    own = {name.partition(".")[2]: old[name] for name in PRECISIONS if old[name] != "auto"}
+    kept = replace(asked, recipe=begun.recipe, training=replace(asked.training, **own))
     changed = [name for name, value in flatten(kept).items() if value != old[name] and name != "output"]
     return kept, [f"{name}: {_show(old[name])} before, {_show(new[name])} from here on" for name in changed]
 
@@ -66,7 +61,7 @@ def differences(asked: Config, begun: Config) -> list[str]:
         for name, value in new.items()
         if value != old[name]
         and not (name in MAY_CHANGE and (name != "schedule.epochs" or value > old[name]))
-        and not (name in PRECISIONS and value == "auto")
+        and not (name in PRECISIONS and "auto" in (value, old[name]))
     ]
 
 

@@ -11,9 +11,9 @@ from inceptionv4.errors import RunError
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.storage import Place, is_uri
-from inceptionv4.training.lock import RunLock
-from inceptionv4.training.mirror import Mirror
-from inceptionv4.training.run import create_run
+from inceptionv4.training.run.find import create_run
+from inceptionv4.training.run.lock import RunLock
+from inceptionv4.training.run.mirror import Mirror
 
 
 class RunFolder:
@@ -74,6 +74,10 @@ class RunFolder:
         """
         if isinstance(self._held, Mirror):
             self._held.send()
+
+    def name(self, text: str) -> str:
+        """A text in which files of a mirror have the names that people call them by."""
+        return text.replace(str(self.path), str(self.place)) if isinstance(self._held, Mirror) else text
 
     def _open(self, place: Place) -> None:
         if not self.ranks.first:

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from inceptionv4.config import Config, PrecisionOption
-from inceptionv4.errors import ConfigError, DataError, UsageError
+from inceptionv4.errors import ConfigError, DataError, RunError, UsageError
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.files import write_text
 from inceptionv4.settings import build, dump, read_yaml
-from inceptionv4.training.folder import RunFolder
-from inceptionv4.training.history import History, bring_back
-from inceptionv4.training.recovery import ASIDE, Recovery, inspect_run, read_id, set_aside
-from inceptionv4.training.resume import recorded_settings, settle
-from inceptionv4.training.run import read_settings
-from inceptionv4.training.state import Position, read_position
+from inceptionv4.training.run.find import read_settings
+from inceptionv4.training.run.folder import RunFolder
+from inceptionv4.training.run.history import History, bring_back
+from inceptionv4.training.run.recovery import ASIDE, Recovery, inspect_run, read_id, set_aside
+from inceptionv4.training.run.settings import recorded_settings, settle
+from inceptionv4.training.run.state import Position, read_position
 from inceptionv4.weights.checkpoint import Checkpoint
 
 TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2, "fp16": 1e-2}
-"""Largest difference of the next step's loss, as a share of it, on another processor. It was measured to be 6e-7 in fp32
-and 2e-3 in bf16 (docs/training.md)."""
+"""Largest difference of the next step's loss, as a share of it, on another processor; 6e-7 in fp32 and 2e-3 in bf16
+were measured (docs/training.md)."""
 
 
 @dataclass
@@ -53,10 +53,14 @@ class Resumption:
         if folder.place is None:
             return found
         if ranks.first:
-            found.recovery = inspect_run(folder.path)
+            try:
+                found.recovery = inspect_run(folder.path)
+            except RunError as error:
+                raise RunError(folder.name(str(error))) from None
             found.state = found.recovery.state
             found.begun = _begun(folder.path, found.state)
-            found.words += [f"set aside in {folder.path / ASIDE}: {why}" for why in found.recovery.unsound.values()]
+            unsound = found.recovery.unsound.values()
+            found.words += [folder.name(f"set aside in {folder.path / ASIDE}: {why}") for why in unsound]
         found.state, found.begun, found.words = ranks.broadcast((found.state, found.begun, found.words))
         return found
 
@@ -82,7 +86,20 @@ class Resumption:
                 "start a new run"
             )
 
-    def settle(self, asked: Config, device: Device, ranks: Ranks) -> tuple[Config, Device]:
+    def require_teacher(self, digest: str | None) -> None:
+        """See that the teacher is the one of the run; its file may have been replaced.
+
+        Raises:
+            UsageError: it has other weights.
+        """
+        own = None if self.state is None else self.state.training.get("teacher")
+        if own is not None and own != digest:
+            raise UsageError(
+                f"loss.teacher is not the model any more that {self.folder.place} has learnt from so far; put that one "
+                "back, or begin a new run"
+            )
+
+    def settle(self, asked: Config, ranks: Ranks) -> tuple[Config, Device]:
         """The settings to train with, in which no precision is `auto` any more, and the device for them.
 
         Raises:
@@ -90,16 +107,19 @@ class Resumption:
                 run's precision.
         """
         config = asked
-        if self.begun is not None:
-            assert self.folder.place is not None
+        if self.begun is not None and self.folder.place is not None:
             config, changes = settle(asked, self.begun, self.folder.place)
             self.words += changes
-        precisions = device.precision, device.for_evaluation(config.training.eval_precision).precision
-        if config.training.precision != "auto":
-            device = self._select(config)
-            precisions = device.precision, device.for_evaluation(config.training.eval_precision).precision
-        own, evaluated = ranks.broadcast(precisions)
-        config = replace(config, training=replace(config.training, precision=own, eval_precision=evaluated))
+        if self.state is not None and config.training.precision == "auto":
+            raise UsageError(
+                f"{self.folder.place} does not say any more in which precision it was trained; give it, as in "
+                "`--training.precision fp32`"
+            )
+        device = self._select(config)
+        evaluated = device.for_evaluation(config.training.eval_precision).precision
+        # Of processes on unlike machines, the first one's `auto` counts.
+        precision, evaluated = ranks.broadcast((device.precision, evaluated))
+        config = replace(config, training=replace(config.training, precision=precision, eval_precision=evaluated))
         return config, self._select(config)
 
     def _select(self, config: Config) -> Device:
@@ -137,7 +157,7 @@ class Resumption:
             self._write_settings(config)
         record = None if self.state is None else self.state.training.get("record")
         history, words = bring_back(run, self.position.epoch, self.position.step, record)
-        self.words += words
+        self.words += [self.folder.name(line) for line in words]
         return history
 
     def _write_settings(self, config: Config) -> None:
@@ -146,7 +166,8 @@ class Resumption:
         if _parse_settings(self.folder.path) == config:
             return
         if path.exists():
-            self.words.append(f"config.yaml as it was found is {set_aside(self.folder.path, path, keep=True)}")
+            kept = set_aside(self.folder.path, path, keep=True)
+            self.words.append(self.folder.name(f"config.yaml as it was found is {kept}"))
         write_text(path, dump(config))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inceptionv4.errors import CheckpointError, RunError
 from inceptionv4.runtime.files import link_whole, remove_half_written
-from inceptionv4.training.state import STATE_FACTS, is_state, read_position, saved_states, state_path, step_of
+from inceptionv4.training.run.state import STATE_FACTS, is_state, read_position, saved_states, state_path, step_of
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST, LAST
 

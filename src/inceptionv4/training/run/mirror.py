@@ -22,10 +22,10 @@ from pathlib import Path
 from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, try_lock
-from inceptionv4.training.lease import Lease
-from inceptionv4.training.lock import LOCK
-from inceptionv4.training.recovery import ASIDE, free_names, inspect_run
-from inceptionv4.training.state import STEP, read_position, saved_states, step_of
+from inceptionv4.training.run.lease import Lease
+from inceptionv4.training.run.lock import LOCK
+from inceptionv4.training.run.recovery import ASIDE, free_names, inspect_run
+from inceptionv4.training.run.state import STEP, read_position, saved_states, step_of
 from inceptionv4.weights.load import LAST, POINTER
 
 FOLDERS = ("checkpoints", "plots")
