@@ -1,7 +1,11 @@
-"""Saves a state while something fails, in a process of its own for each fault: `faults.py FOLDER`.
+"""Saves a state, or mends a run, while something fails, in a process of its own for each fault.
+
+    faults.py FOLDER [mended-]
 
 FOLDER/before holds a run whose last state is of step 1. For each fault it is copied to FOLDER/<fault>, and a process
-saves step 2 there. Prints a line a fault: its name, and how the process ended.
+saves step 2 there. FOLDER/damaged holds one whose newest state and log are damaged, without `best` and `last`; it is
+copied to FOLDER/mended-<fault>, where a process brings it in order. Prints a line a fault: its name, and how the
+process ended.
 """
 
 from __future__ import annotations
@@ -27,11 +31,13 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner
+from inceptionv4.training.run.history import bring_back
+from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.training.run.state import Position, save_state
 from inceptionv4.weights.checkpoint import Checkpoint
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (
-    *((os, name) for name in ("close", "fsync", "chmod", "replace", "rename", "link", "unlink")),
+    *((os, name) for name in ("close", "fsync", "chmod", "replace", "rename", "link", "unlink", "mkdir")),
     (tempfile, "mkstemp"),
 )
 """What saving asks of the system, besides the writes themselves."""
@@ -82,32 +88,45 @@ def limit_files(size: int, *, kill: bool) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, task: str) -> None:
     torch.set_num_threads(1)  # or a fork would not be safe
     torch.manual_seed(0)
     config = Config(model=ModelConfig(width=0.1))
     samples = read_dataset("digits").train
     learner = Learner(InceptionV4(10, width=0.1), config, samples, select_device("cpu", "fp32"))
-    checkpoint = Checkpoint(learner.average.network.state_dict(), ModelSpec(classes=samples.classes, width=0.1))
+    checkpoint = Checkpoint(
+        learner.average.network.state_dict(), ModelSpec(classes=samples.classes, width=0.1), {"epoch": 1}
+    )
 
     def save(run: Path, step: int) -> None:
         save_state(run, checkpoint, learner, Position(step=step), keep=1)
+
+    def mend(run: Path) -> None:
+        inspect_run(run).apply()
+        bring_back(run, 1, 1, None)
 
     before = folder / "before"
     (before / "checkpoints").mkdir(parents=True)
     save(before, 1)
     (before / "checkpoints/step-00000003.safetensors").write_bytes(b"damaged")  # newer by its name
     size = (before / "checkpoints/step-00000001.safetensors").stat().st_size
+    damaged = folder / "damaged"
+    (damaged / "checkpoints").mkdir(parents=True)
+    save_state(damaged, checkpoint, learner, Position(epoch=1, step=1, best_epoch=1), keep=1)
+    (damaged / "checkpoints/last.safetensors").unlink()
+    (damaged / "checkpoints/step-00000003.safetensors").write_bytes(b"damaged")
+    (damaged / "log.jsonl").write_text("damaged\n")
 
     def attempt(name: str, prepare: Callable[[], None]) -> int:
-        """How a process that saves step 2 ended: 0, reported, saved in spite of the fault, or minus a signal."""
-        shutil.copytree(before, folder / name)
+        """How a process that saves or mends ended: 0, reported, done in spite of the fault, or minus a signal."""
+        mends = name.startswith("mended-")
+        shutil.copytree(damaged if mends else before, folder / name)
         child = os.fork()
         if child == 0:
             code = 70  # any other error
             try:
                 prepare()
-                save(folder / name, 2)
+                mend(folder / name) if mends else save(folder / name, 2)
                 code = SAVED_NEVERTHELESS if 0 < number_of(name) <= Operations.count else 0
             except RunError:
                 code = REPORTED
@@ -123,13 +142,13 @@ def main(folder: Path) -> None:
     kinds["SIGKILL"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
     for kind, fail in kinds.items():
         number = 1
-        while attempt(f"{kind}-{number}", lambda number=number, fail=fail: fail_at(number, fail)) != 0:
+        while attempt(f"{task}{kind}-{number}", lambda number=number, fail=fail: fail_at(number, fail)) != 0:
             number += 1
     for part in range(PARTS):
         for kill in (False, True):
-            name = f"{'killed' if kill else 'full'}-{part}"
+            name = f"{task}{'killed' if kill else 'full'}-{part}"
             attempt(name, lambda part=part, kill=kill: limit_files(size * part // PARTS, kill=kill))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

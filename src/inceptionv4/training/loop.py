@@ -120,7 +120,9 @@ class Training:
             self.recorder.announce(self._opening())
             for remark in self.remarks:
                 self.recorder.announce(remark)
-            if self.resumed:
+            if self.position.epoch >= epochs:
+                self.recorder.announce(f"finished after {epochs} epochs; for more, add --schedule.epochs")
+            elif self.resumed:
                 self.recorder.announce(f"going on after step {self.position.step}")
             while self.position.epoch < epochs:
                 if out_of_patience(self.position, self.config.training.patience):

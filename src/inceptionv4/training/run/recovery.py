@@ -48,6 +48,7 @@ class Recovery:
         """
         remove_half_written(self.run, "log.jsonl", "results.csv", "config.yaml")
         remove_half_written(self.run / LAST.parent, "*.safetensors")
+        remove_half_written(self.run / ASIDE, "*")
         for path in self.unsound:
             set_aside(self.run, path)
         if self.best is not None:
