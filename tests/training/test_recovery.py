@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from runs import assert_same_run, settings, stop_after
 
 from inceptionv4.config import CheckpointConfig, Config, ScheduleConfig, TrainingConfig, load_config
-from inceptionv4.errors import Error, RunError, StoppedError
+from inceptionv4.errors import Error, RunError, StoppedError, UsageError
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.find import find_run
 from inceptionv4.training.run.state import saved_states
@@ -237,6 +238,37 @@ def test_a_better_model_of_a_lost_epoch_stays(textures: Path, tmp_path: Path, fi
     train(short(textures, tmp_path), run=run)
     assert load_checkpoint(run / LAST).training["step"] == 12
     assert (run / BEST).read_bytes() == before
+
+
+def test_a_run_of_an_older_version_goes_on(textures: Path, tmp_path: Path, finished: Path, stopped: Path) -> None:
+    """Its states have no name of the run, no results and no labels, and call the precision `auto`."""
+    run = copy_of(stopped, tmp_path)
+    for path in (run / "checkpoints").iterdir():
+        state = load_checkpoint(path)
+        facts = {name: fact for name, fact in state.training.items() if name not in ("run", "record", "machines")}
+        facts["data"] = {name: fact for name, fact in facts["data"].items() if name != "labels"}
+        facts["config"]["training"] |= {"precision": "auto"}
+        del facts["config"]["training"]["eval_precision"]
+        save_checkpoint(dataclasses.replace(state, training=facts), path)
+    described = json.loads((run / "environment.json").read_text())
+    assert described.pop("run")
+    assert described["device"].endswith(", fp32")
+    (run / "environment.json").write_text(json.dumps(described))
+    config = short(textures, tmp_path)
+    asked = dataclasses.replace(config, training=dataclasses.replace(config.training, precision="auto"))
+    train(asked, run=run)
+    assert_same_run(run, finished)
+    assert load_checkpoint(run / LAST).training["config"]["training"]["precision"] == "fp32"
+    # Where nothing says any more what `auto` was, it has to be given.
+    run = tmp_path / "copy"
+    (run / "environment.json").unlink()
+    for path in (run / "checkpoints").iterdir():
+        state = load_checkpoint(path)
+        state.training["config"]["training"]["precision"] = "auto"  # type: ignore[index]
+        save_checkpoint(state, path)
+    with pytest.raises(UsageError, match=r"does not say any more in which precision .*`--training\.precision fp32`"):
+        train(asked, run=run)
+    assert train(config, run=run) == run
 
 
 FLIPPED = {

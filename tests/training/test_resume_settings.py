@@ -18,10 +18,12 @@ from runs import settings
 
 from inceptionv4.config import Config, LossConfig, ScheduleConfig, TrainingConfig, load_config
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.settings import Given, build, dump, flatten
 from inceptionv4.training.loop import train
 from inceptionv4.training.run import resumption
 from inceptionv4.training.run.find import find_run
+from inceptionv4.training.run.folder import RunFolder
 from inceptionv4.training.run.history import read_log
 from inceptionv4.training.run.settings import MAY_CHANGE, differences, recorded_settings, settle
 from inceptionv4.training.schedule import learning_rate
@@ -142,6 +144,14 @@ def test_auto_is_the_precision_that_the_run_began_with() -> None:
     begun = dataclasses.replace(BEGUN, training=TrainingConfig(precision="bf16", eval_precision="fp32"))
     kept, words = settle(Config(), begun, "runs/a/1")
     assert (kept, words) == (begun, [])
+
+
+def test_the_first_process_says_what_auto_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines of one training may be unlike: here the first computes in bf16, and this is the second."""
+    monkeypatch.setattr("inceptionv4.runtime.device.computes_bf16", lambda device: False)
+    monkeypatch.setattr(Ranks, "broadcast", lambda self, value: ("bf16", "fp32"))
+    config, device = resumption.Resumption(RunFolder(None, Ranks())).settle(Config(), Ranks(1, 2))
+    assert (config.training.precision, config.training.eval_precision, device.precision) == ("bf16", "fp32", "bf16")
 
 
 def test_settings_of_older_states() -> None:
