@@ -147,6 +147,29 @@ def test_results_of_a_version_without_precisions_go_on(run: Path, textures: Path
     assert [row["top1"] for row in rows] == [row["top1"] for row in results(run)]
 
 
+def test_what_is_left_out_is_listed_after_its_epoch_and_sizes_at_the_start(
+    textures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(textures, tmp_path / "data")
+    (tmp_path / "data/train/grass/007.jpg").write_bytes(b"no image")
+    settings = dataclasses.replace(
+        config(tmp_path / "data", tmp_path),
+        image=Preprocessing(size=107, crop=1.0),
+        model=ModelConfig(width=0.1),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5, first_size=80),
+        training=TrainingConfig(batch_size=15, precision="fp32"),  # an epoch has all 180 images
+    )
+    train(settings)
+    said = capfd.readouterr().err
+    assert "images grow from 107 to 107" not in said
+    assert "(train/ and val/ folders)\n" in said
+    assert said.count("skipped: ") == 1
+    assert said.index("epoch 1/2") < said.index("skipped: ") < said.index("epoch 2/2  training loss")
+    assert "train/grass/007.jpg" in said.partition("skipped: ")[2].replace("\n", "")
+    train(dataclasses.replace(settings, schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5, first_size=75)))
+    assert "images grow from 75 to 107 px" in capfd.readouterr().err
+
+
 def test_another_seed_is_another_run(run: Path, textures: Path, tmp_path: Path) -> None:
     settings = config(textures, tmp_path)
     short = dataclasses.replace(settings, seed=1, schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5))

@@ -254,6 +254,8 @@ class Training:
         source = self.dataset.source
         parameters = count_parameters(self.learner.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        first, last = (image_size(epoch, self.config) for epoch in (0, self.config.schedule.epochs - 1))
+        sizes = f"\nimages grow from {first} to {last} px" if first != last else ""
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         device, precision = self.device.describe(), self.eval_device.precision
         if precision != self.device.precision:
@@ -261,7 +263,7 @@ class Training:
         return (
             f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
-            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})"
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others}){sizes}"
         )
 
 
