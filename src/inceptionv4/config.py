@@ -108,8 +108,8 @@ class ScheduleConfig(Section):
     warmup_epochs: float = setting(1.0, "rise of the learning rate, linear but for one_cycle", at_least=0)
     first_size: int | None = setting(
         None,
-        "image size of the first epoch, rounded up to a multiple of 32 px below image.size; it grows evenly to that for "
-        "the last quarter; null: one size",
+        "image size of the first epoch, rounded up to multiples of 32 px below image.size; it grows evenly to that "
+        "for the last quarter; null: one size",
         at_least=75,
     )
     final_factor: float = setting(

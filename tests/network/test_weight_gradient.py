@@ -6,11 +6,17 @@ The kernel is for processors without AVX-512, but runs and is tested on every on
 from __future__ import annotations
 
 import copy
+import ctypes
+import errno
+import hashlib
 import os
+import pwd
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -155,30 +161,162 @@ def test_quotes_in_cc_that_do_not_close_are_named(monkeypatch: pytest.MonkeyPatc
         assert load_library() is None
 
 
-@pytest.mark.parametrize("obstacle", ["a folder that is read only", "a file in its place"])
+def works(library: ctypes.CDLL | None) -> bool:
+    """Whether the kernel computes: a gradient of twice four ones."""
+    assert library is not None
+    conv = nn.Conv2d(16, 1, (1, 2), bias=False)
+    return run_kernel(library, torch.ones(2, 16, 1, 5), torch.ones(2, 1, 1, 4), conv).unique().tolist() == [8]
+
+
+@pytest.fixture
+def compilers(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The compilations from here on."""
+    commands: list[list[str]] = []
+    run = subprocess.run
+
+    def note(command: list[str], **options: Any) -> Any:
+        commands.append(command)
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    return commands
+
+
+OBSTACLES: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
+    "a file in its place": lambda cache, _: cache.write_text("") and None,
+    "a folder of somebody else": lambda cache, _: (cache.mkdir(), os.chown(cache, 12345, 12345))[1],
+    "a folder that all may write": lambda cache, _: (cache.mkdir(), cache.chmod(0o777))[1],
+    "a folder that a group may write": lambda cache, _: (cache.mkdir(), cache.chmod(0o775))[1],
+    "a link to a folder": lambda cache, _: (cache.with_name("x").mkdir(), cache.symlink_to(cache.with_name("x")))[1],
+    "a disk that is full": lambda cache, patch: patch.setattr(os, "fsync", fail),
+    "no temporary file there": lambda cache, patch: patch.setattr(tempfile, "NamedTemporaryFile", fail),
+}
+
+
+def fail(*arguments: object, **options: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_a_kernel_that_cannot_be_kept_is_made_all_the_same(
     obstacle: str, monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
 ) -> None:
+    if "somebody" in obstacle and os.geteuid() != 0:
+        pytest.skip("only root may give a folder away")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    if obstacle == "a file in its place":
-        cache.write_text("")
-    else:
-        cache.mkdir()
-        access = os.access  # for root, no mode of a folder is an obstacle
-
-        def refuse(path: object, mode: int) -> bool:
-            return str(path) != str(cache) and access(path, mode)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(os, "access", refuse)
-    library = load_library()
-    assert library is not None
-    conv = nn.Conv2d(16, 1, (1, 2), bias=False)
-    result = run_kernel(library, torch.ones(2, 16, 1, 5), torch.ones(2, 1, 1, 4), conv)
-    assert result.unique().tolist() == [8]
+    with monkeypatch.context() as patched:
+        OBSTACLES[obstacle](cache, patched)
+        assert works(load_library())
     assert list(scratch.iterdir()) == []
     assert cache.is_file() or list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 64, 4096, 10_000, -1])
+def test_a_kept_kernel_that_is_cut_short_is_made_again(length: int, cache: Path, compilers: list[list[str]]) -> None:
+    """In a process of its own it would be SIGBUS, at every start."""
+    assert load_library() is not None
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:length])
+    load_library.cache_clear()
+    assert works(load_library())
+    assert len(compilers) == 2
+    assert len(kept.read_bytes()) == len(whole)
+    load_library.cache_clear()
+    assert works(load_library())
+    assert len(compilers) == 2
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, 40, 5000, -1])
+def test_a_kept_kernel_with_a_flipped_bit_is_made_again(place: int, cache: Path, compilers: list[list[str]]) -> None:
+    assert load_library() is not None
+    (kept,) = cache.iterdir()
+    content = bytearray(kept.read_bytes())
+    content[place] ^= 1
+    kept.write_bytes(content)
+    load_library.cache_clear()
+    assert works(load_library())
+    assert len(compilers) == 2
+
+
+PLANTED: dict[str, Callable[[Path], object]] = {
+    "of another user": lambda kept: os.chown(kept, 12345, 12345),
+    "that all may write": lambda kept: kept.chmod(0o666),
+    "that a group may write": lambda kept: kept.chmod(0o620),
+    "a link": lambda kept: kept.symlink_to(kept.rename(kept.parent.parent / "elsewhere")),
+    "a folder": lambda kept: (kept.unlink(), kept.mkdir()),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_kernel_that_others_may_have_written_is_not_executed(
+    planted: str, cache: Path, tmp_path: Path, compilers: list[list[str]]
+) -> None:
+    """The planted one would say so, by a file, when it is loaded."""
+    if "another" in planted and os.geteuid() != 0:
+        pytest.skip("only root may give a file away")
+    source, evil, sentinel = tmp_path / "evil.c", tmp_path / "evil.so", tmp_path / "executed"
+    source.write_text(
+        "#include <fcntl.h>\n__attribute__((constructor)) static void run(void) "
+        f'{{ open("{sentinel}", O_CREAT | O_WRONLY, 0600); }}\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(evil)], check=True)
+    assert load_library() is not None
+    (kept,) = cache.iterdir()
+    code = evil.read_bytes()
+    kept.write_bytes(hashlib.sha256(code).digest() + code)
+    PLANTED[planted](kept)
+    load_library.cache_clear()
+    assert works(load_library())
+    assert not sentinel.exists()
+    # Such a file is loaded where it is the user's own: the test can fail.
+    if planted == "that all may write":
+        kept.write_bytes(hashlib.sha256(code).digest() + code)
+        kept.chmod(0o600)
+        load_library.cache_clear()
+        load_library()
+        assert sentinel.exists()
+
+
+def test_a_damaged_kernel_and_no_compiler_leave_torch_s(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    assert load_library() is not None
+    (kept,) = cache.iterdir()
+    kept.write_bytes(b"")
+    compiler = shutil.which("cc")
+    monkeypatch.setattr(subprocess, "run", fail)
+    load_library.cache_clear()
+    with pytest.warns(RuntimeWarning, match=f"its kernel was not made by 'cc' .*{os.strerror(errno.ENOSPC)}"):
+        assert load_library() is None
+    assert compiler is not None
+
+
+@pytest.mark.parametrize("missing", ["memory", "execution", "a home"])
+def test_it_loads_on_systems_of_less(missing: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Without anonymous memory files; where the cache may not be executed from; for a user without a name or home."""
+    if missing == "memory":
+        monkeypatch.setattr(os, "memfd_create", fail)
+    elif missing == "execution":
+        load = ctypes.CDLL
+
+        def refuse(name: str) -> ctypes.CDLL:
+            if name.startswith(str(cache)):
+                raise OSError("failed to map segment from shared object")
+            return load(name)
+
+        monkeypatch.setattr(ctypes, "CDLL", refuse)
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.delenv("HOME", raising=False)
+
+        def unknown(number: int) -> None:
+            raise KeyError(f"getpwuid(): uid not found: {number}")
+
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for _ in range(2):
+        assert works(load_library())
+        load_library.cache_clear()
 
 
 def test_a_kernel_is_compiled_once(cache: Path) -> None:

@@ -3,7 +3,8 @@
 Such processors are common in laptops. oneDNN's weight gradient runs there at half the speed of its convolution, and
 `weight_gradient.c` makes a training step 1.1 to 1.2 times as fast (benchmarks/RESULTS.md). Elsewhere nothing is
 compiled. The C compiler is `$CC`, which may be several words, else `cc`; it takes about a second, once: the result lies
-in `$XDG_CACHE_HOME/inceptionv4`. Without a compiler, a warning says so once, and oneDNN's gradient is used.
+in `$XDG_CACHE_HOME/inceptionv4`, if that folder is this user's alone. What is damaged there, or may be written by
+others, is not used, and made again. Without a compiler, a warning says so once, and oneDNN's gradient is used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
@@ -37,6 +39,8 @@ OPTIONS = (
     "-fPIC",
     "-shared",
 )
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def weight_gradient(images: Tensor, gradient: Tensor, conv: nn.Conv2d) -> Tensor | None:
@@ -90,16 +94,77 @@ def _load_or_compile(compiler: list[str]) -> ctypes.CDLL:
     program, *words = compiler
     command = [shutil.which(program) or program, *words, *OPTIONS]
     key = hashlib.sha256("\n".join(command).encode() + SOURCE.read_bytes()).hexdigest()[:32]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
-    library = folder / f"weight-gradient-{key}.so"
-    if not library.exists():
-        with contextlib.suppress(OSError):  # nowhere to keep it
-            folder.mkdir(parents=True, exist_ok=True)
-        keeps = folder.is_dir() and os.access(folder, os.W_OK)
-        with tempfile.TemporaryDirectory(dir=folder if keeps else None) as building:
-            made = Path(building) / library.name
-            subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
-            if not keeps:
-                return ctypes.CDLL(str(made))  # which stays loaded when the file is gone
-            made.replace(library)  # whole or not at all, should two processes do it
-    return ctypes.CDLL(str(library))
+    cache = _cache()
+    kept = cache / f"weight-gradient-{key}" if cache is not None else None
+    if kept is not None and (code := _read_kept(kept)) is not None:
+        return _load(code)
+    with tempfile.TemporaryDirectory() as building:
+        made = Path(building) / "weight-gradient.so"
+        subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
+        code = made.read_bytes()
+    library = _load(code)
+    if kept is not None:
+        _keep(code, kept)
+    return library
+
+
+def _cache() -> Path | None:
+    """Where compiled code is kept, None if nowhere: a folder of this user's, that nobody else can write.
+
+    Code that is kept will be executed. So whoever could put a file there would decide what this user executes.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "inceptionv4"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder if _is_ours_alone(folder.lstat()) and folder.is_dir() else None
+    except (OSError, RuntimeError):  # nowhere to write; a user without a home
+        return None
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _read_kept(path: Path) -> bytes | None:
+    """The code in a file of `_keep`; None if there is none, it is not ours alone, or not as it was written."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as kept:
+            status = os.fstat(file)
+            if not (stat.S_ISREG(status.st_mode) and _is_ours_alone(status)):
+                return None
+            digest, code = kept.read(DIGEST_BYTES), kept.read()
+    except OSError:
+        return None
+    return code if digest == hashlib.sha256(code).digest() else None
+
+
+def _keep(code: bytes, path: Path) -> None:
+    """Write code behind its digest, whole or not at all; where that cannot be, it is compiled again the next time."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as written:
+        temporary = Path(written.name)
+        try:
+            written.write(hashlib.sha256(code).digest() + code)
+            written.flush()
+            os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)  # it is gone if it has got its name
+
+
+def _load(code: bytes) -> ctypes.CDLL:
+    """Load code from memory, or where that cannot be from a file of its own.
+
+    Nobody can change memory between the check and the loading, and no mount forbids its execution. A file that is cut
+    short while it is loaded would end the process with SIGBUS.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a system that forbids it
+        file = os.memfd_create("weight-gradient", os.MFD_CLOEXEC)
+        os.write(file, code)
+        # The descriptor stays open: another library under its number would be taken for this one.
+        return ctypes.CDLL(f"/proc/self/fd/{file}")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "weight-gradient.so"
+        library.write_bytes(code)
+        return ctypes.CDLL(str(library))  # which stays loaded when the file is gone
