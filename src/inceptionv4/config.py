@@ -185,7 +185,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
     output: str = setting("runs", "folder of run folders, or a URI such as s3://bucket/runs")
-    seed: int = setting(0, "of weights, order and augmentation", at_least=0)
+    seed: int = setting(0, "of weights, order and augmentation", at_least=0, at_most=2**63 - 1)
     data: DataConfig = DataConfig()
     image: Preprocessing = Preprocessing()
     augment: AugmentConfig = AugmentConfig()

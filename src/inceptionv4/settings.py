@@ -242,9 +242,13 @@ def _check_limits(value: Any, limits: Mapping[str, float], key: str) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         for sign, limit in limits.items():
             if number is not None and not holds[sign](number, limit):
-                raise ConfigError(f"{key} must be {sign} {limit:g}, got {number:g}")
+                raise ConfigError(f"{key} must be {sign} {_number(limit)}, got {_number(number)}")
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{key} must be finite, got {number:g}")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def dump(section: Section) -> str:

@@ -24,6 +24,7 @@ from inceptionv4.cli.serve import serve
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
+from inceptionv4.runtime.files import settle_home
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
@@ -286,6 +287,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:
+        settle_home()
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{error}\nTry `inceptionv4 --help`.")

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,44 @@ Written = TypeVar("Written")
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/inceptionv4`, or `~/.cache/inceptionv4`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inceptionv4"
+    """Where what can be made again is kept between runs: `$XDG_CACHE_HOME/inceptionv4`, or `~/.cache/inceptionv4`.
+
+    A user without a home, as in a container that runs under any number, has a folder among the temporary files.
+
+    Raises:
+        RunError: there is such a folder, and others may write it.
+    """
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "inceptionv4"
+    try:
+        return Path.home() / ".cache" / "inceptionv4"
+    except RuntimeError:
+        return _temporary_home() / ".cache" / "inceptionv4"
+
+
+def settle_home() -> None:
+    """Give a user without a name and a home both, for this process: libraries look for them, and fail without.
+
+    Raises:
+        RunError: there is such a home already, and others may write it.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_temporary_home())
+        os.environ.setdefault("LOGNAME", str(os.geteuid()))
+
+
+def _temporary_home() -> Path:
+    own = Path(tempfile.gettempdir()) / f"inceptionv4-{os.geteuid()}"
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        status = own.lstat()
+    except OSError as error:
+        raise RunError(f"cannot write {own}: {error.strerror or error}; set HOME or XDG_CACHE_HOME") from None
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
+        raise RunError(f"{own} may be written by others; set HOME or XDG_CACHE_HOME to a folder of your own")
+    return own
 
 
 @contextmanager
