@@ -120,6 +120,20 @@ def test_every_file_that_the_readme_names_is_there() -> None:
             assert (ROOT / path).exists(), path
 
 
+def test_every_test_that_the_reliability_page_names_is_there() -> None:
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 80
+    for file, name in named:
+        assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+    assert page.count("`tests/") - page.count("`tests/data/test_sources.py` ") == len(named)
+    headings = re.findall(r"^## (\d+)\. (.*)$", page, re.MULTILINE)
+    links = [
+        f"| [{number}](#{number}-{title.lower().replace(',', '').replace(' ', '-')}) |" for number, title in headings
+    ]
+    assert [link for link in links if link not in page] == []
+
+
 def test_every_command_of_the_data_page_is_one(command: Callable[..., Any]) -> None:
     page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
     lines = [line for body in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in body.strip().splitlines()]

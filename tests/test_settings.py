@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
         ("recipe: ../up", r"recipe names a folder: letters, digits, dots and dashes, got '../up'"),
         ("optimizer: 3", r"unknown setting optimizer \(my.yaml:1\); it is a section"),
         ("seed: 1\nseed: 2", r"seed is given twice, in lines 1 and 2 of my.yaml"),
+        ("optimizer:\n  lr: 1\n  lr: 2", r"optimizer.lr is given twice, in lines 2 and 3 of my.yaml"),
+        ("image:\n  size: 99\nimage: {size: 75}", r"image is given twice, in lines 1 and 3 of my.yaml"),
         ("a: [1", r"my.yaml:1 is not YAML"),
         ("- 1", r"my.yaml:1 must be `key: value` pairs"),
     ],
@@ -126,6 +129,26 @@ def test_nine_typos_in_ten_get_the_right_suggestion() -> None:
             total += 1
             right += f"did you mean {key}?" in str(error.value)
     assert total > 500
+    assert right / total >= 0.9, f"{right} of {total}"
+
+
+def test_a_typo_in_any_key_ends_the_command_with_2(command: Callable[..., Any], tmp_path: Path) -> None:
+    """In a file of settings and as an option: three typos of each key, spread over where they may be."""
+    file, known = tmp_path / "mine.yaml", list(keys(Config))
+    right = total = 0
+    for key in known:
+        typos = [typo for typo in mutations(key) if typo not in known]
+        for typo in typos[:: -(-len(typos) // 3)]:
+            section, _, name = typo.rpartition(".")
+            file.write_text(f"{section}:\n  {name}: 1\n" if section else f"{name}: 1\n")
+            option = f"--{typo.replace('_', '-')}"
+            for arguments, place in ((("--config", file), f"{file}:{1 + bool(section)}"), ((option, "1"), option)):
+                result = command("train", *arguments)
+                assert (result.code, result.out) == (2, ""), typo
+                assert f"unknown setting {typo} ({place})" in result.err
+                total += 1
+                right += f"did you mean {key}?" in result.err
+    assert total > 300
     assert right / total >= 0.9, f"{right} of {total}"
 
 

@@ -65,7 +65,7 @@ def test_the_stream_is_the_same_for_any_workers_and_from_any_batch_on(
     size = 16 if len(samples) == 180 else 9
     reference = [stream(loader(samples, batch_size=size).epoch(epoch)) for epoch in (0, 1)]
     assert len(reference[1]) == 11
-    for workers in (1, 2, 4):
+    for workers in (0, 1, 3):
         with_workers = loader(samples, workers, batch_size=size)
         assert [stream(with_workers.epoch(epoch)) for epoch in (0, 1)] == reference
         for start in (1, 5, 10, 11):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -11,11 +13,14 @@ import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
+from climbs import CLIMBS
 from layouts import WNIDS, add, jpegs, make_cifar, write_csv, write_imagenet, write_parquet, write_shard_folder
 from pyarrow import parquet
 
@@ -25,6 +30,7 @@ from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.table import Texts
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
+from inceptionv4.inference.images import find_images
 
 
 def contents(samples: Samples) -> list[tuple[str, bytes]]:
@@ -100,6 +106,65 @@ def test_members_that_climb_out_are_left_out_and_written_nowhere(textures: Path,
     pack(location, tmp_path / "inside/shards")
     assert_equal_to_textures(tmp_path / "inside/shards", textures)
     assert [path for path in sorted(tmp_path.rglob("*")) if "shards" not in str(path)] == before
+
+
+IN_ARCHIVES = (
+    *CLIMBS[:-1],
+    "nul\0x",
+    "a\nb",
+    "a\\..\\b",
+    "\\\\host\\x",
+    "\u2025",
+    "..\u2215..",
+    "a/../..",
+    "./..",
+    "x" * 200,
+)
+"""The server's names, but for one that is too long for a folder, and some that no URL holds."""
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_name_in_an_archive_reaches_a_file_beside_it(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training and prediction give a member's own content (here its name) or leave it out. No other file is opened."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    opened: set[object] = set()
+
+    def watch(module: Any, name: str) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda file, *rest, **more: opened.add(file) or original(file, *rest, **more))
+
+    for module, name in ((builtins, "open"), (io, "open"), (os, "open")):
+        watch(module, name)
+    location = tmp_path / f"a.{kind}"
+    read = 0
+    for climb in IN_ARCHIVES:
+        names = ["a/1.jpg", "b/1.jpg", f"{climb}/2.jpg"]
+        if kind == "zip":
+            with zipfile.ZipFile(location, "w") as archive:
+                for name in names:
+                    member = zipfile.ZipInfo("x")
+                    member.filename = name  # as it is, which ZipInfo itself would cut at NUL
+                    archive.writestr(member, name)
+        else:
+            with tarfile.open(location, "w") as archive:
+                for name in names:
+                    add(archive, name, name.encode())
+        predicted = {image.name.removeprefix(f"{location}:"): image.read() for image in find_images([str(location)])}
+        found: dict[str, bytes] = {}
+        with suppress(DataError):  # images lie in no class folder
+            source = open_source(location)
+            found = {source.path(row): source.read(row) for row in range(len(source.table))}
+            assert {"a/1.jpg", "b/1.jpg"} <= found.keys(), climb
+        for name, content in (predicted | found).items():
+            assert content.decode().partition("\0")[0].removeprefix("./") == name.removeprefix("./"), climb
+        read += len(found) == 3
+    print(f"{len(IN_ARCHIVES)} names, {read} of them read as folders inside of the archive")
+    files = {str(file) for file in opened if not isinstance(file, int)}
+    assert {file for file in files if not file.startswith(f"{tmp_path}/cache/")} == {str(location)}
+    assert {path.name for path in tmp_path.iterdir()} <= {location.name, "cache"}
+    assert read > 20
 
 
 def test_a_zip_member_of_more_bytes_than_any_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

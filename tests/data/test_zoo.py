@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 import os
 import struct
 import subprocess
@@ -15,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from scans import grey_jpeg
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig
 from inceptionv4.data.augment import sample_generator, training_view
-from inceptionv4.data.decode import decode
-from inceptionv4.data.index import read_dataset
+from inceptionv4.data.decode import FORMATS, decode
+from inceptionv4.data.index import Samples, read_dataset
 from inceptionv4.data.loader import TrainingLoader, evaluation_batches
 from inceptionv4.errors import DataError, ImageError
 from inceptionv4.inference.classifier import Classifier
@@ -180,6 +181,9 @@ def bombs() -> dict[str, bytes]:
     jpeg = bytearray(encode(Image.new("RGB", (16, 16)), "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    webp = b"VP8L" + struct.pack("<IBI", 1004, 0x2F, (2**14 - 1) * (1 + 2**14)) + bytes(999)  # its largest: 2^28 pixels
+    tags = ((256, side), (257, side), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, side), (279, side**2))
+    tiff = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return {
         "PNG": png,
         "JPEG": bytes(jpeg),
@@ -194,35 +198,93 @@ def bombs() -> dict[str, bytes]:
         + struct.pack("<IHHI", 54 + 64, 0, 0, 54)
         + struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
         + bytes(64),
+        "WEBP": b"RIFF" + struct.pack("<I", 4 + len(webp)) + b"WEBP" + webp,
+        "TIFF": b"II*\0" + struct.pack("<IH", 8, len(tags)) + tiff + bytes(4),
+        "PPM": b"P6 20000 20000 255\n" + bytes(100),
         "ICO": struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png), 22) + png,
     }
 
 
-def test_bombs_are_refused_within_a_second_and_without_the_memory() -> None:
+def test_bombs_are_refused_within_a_second_and_without_the_memory(tmp_path: Path) -> None:
+    """All in one process, each twice: as evaluation and as training reads it."""
     code = (
         "import json, sys, time\n"
+        "from pathlib import Path\n"
         "from inceptionv4.config import AugmentConfig\n"
         "from inceptionv4.data.augment import sample_generator, training_view\n"
         "from inceptionv4.data.decode import decode\n"
         "from inceptionv4.errors import ImageError\n"
         "from inceptionv4.runtime.memory import peak_process_memory\n"
         "from inceptionv4.spec import Preprocessing\n"
-        "def memory(): return peak_process_memory() // 2**20\n"
-        "content, before, start = sys.stdin.buffer.read(), memory(), time.perf_counter()\n"
-        "for read in (lambda: decode(content, 'it'), lambda: training_view("
+        "before = peak_process_memory()\n"
+        "for file in sys.argv[1:]:\n"
+        "    content, said, start = Path(file).read_bytes(), [], time.perf_counter()\n"
+        "    for read in (lambda: decode(content, 'it'), lambda: training_view("
         "content, 'it', Preprocessing(), AugmentConfig(), sample_generator(0, 0, 0))):\n"
-        "    try: read()\n"
-        "    except ImageError as error: print(error)\n"
-        "print(time.perf_counter() - start, memory() - before)\n"
+        "        try: read()\n"
+        "        except ImageError as error: said.append(str(error))\n"
+        "    seconds, peak = time.perf_counter() - start, peak_process_memory()\n"
+        "    print(json.dumps([said, seconds, (peak - before) / 2**20, peak / 2**20]))\n"
     )
+    files = {format: tmp_path / format for format in bombs()}
     for format, content in bombs().items():
-        done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, check=True)
-        first, second, figures = done.stdout.decode().splitlines()
+        files[format].write_bytes(content)
+    command = [sys.executable, "-c", code, *map(str, files.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for format, line in zip(files, done.stdout.splitlines(), strict=True):
+        (first, second), seconds, more, peak = json.loads(line)
+        print(f"{format}: {1000 * seconds:.0f} ms, {more:.1f} MiB more, {peak:.0f} MiB in all")
         assert first == second, format
         assert ("is no image" if format == "ICO" else "the limit is") in first, (format, first)
-        seconds, megabytes = map(float, figures.split())
         assert seconds < 1, format
-        assert megabytes < 100, format
+        assert more < 100, format
+
+
+def test_formats_beyond_the_list_are_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound pictures in all formats that Pillow reads and writes, and the mark of one that starts Ghostscript."""
+    Image.init()
+    refused = []
+    for format in sorted(set(Image.OPEN) & set(Image.SAVE) - set(FORMATS)):
+        for mode in ("RGB", "P", "1"):
+            try:
+                content = encode(Image.new(mode, (64, 64)), format)
+                Image.open(io.BytesIO(content)).load()
+            except (OSError, ValueError, KeyError, NotImplementedError):
+                continue
+            with pytest.raises(ImageError, match="is no image: its content is none of JPEG, PNG"):
+                decode(content, "it")
+            refused.append(format)
+            break
+    print(len(refused), *refused)
+    assert len(refused) >= 10
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was started"))
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with Image.open(io.BytesIO(drawing)) as image, pytest.raises(pytest.fail.Exception, match="it was started"):
+        image.load()  # as Pillow does by itself
+    with pytest.raises(ImageError, match="is no image"):
+        decode(drawing, "it")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_evaluation_names_the_truncated_file_wherever_it_ends(tmp_path: Path, workers: int) -> None:
+    """Twenty offsets in each of three formats, each file between two good ones."""
+    picture = Image.fromarray(skimage.data.chelsea()).resize((40, 40))
+    (tmp_path / "good.png").write_bytes(encode(picture, "PNG"))
+    for format in ("JPEG", "PNG", "WEBP"):
+        content = encode(picture, format)
+        for part in range(20):
+            (tmp_path / f"{part}.{format}").write_bytes(content[: len(content) * part // 20])
+    cut = [path.name for path in sorted(tmp_path.iterdir()) if path.name != "good.png"]
+    lines = [f"{name},{label},{split}" for name in ("good.png", *cut) for label in "ab" for split in ("train", "val")]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *lines]))
+    samples = read_dataset(tmp_path).val
+    rows = {samples.path(number): number for number in range(len(samples))}
+    assert len(cut) == 60
+    for name in cut:
+        three = [rows["good.png"], rows[name], rows["good.png"]]
+        some = Samples(samples.source, samples.rows[three], samples.labels[three], samples.classes)
+        with pytest.raises(ImageError, match=rf"/{name} .*; an evaluation counts every image"):
+            list(evaluation_batches(some, Preprocessing(size=75), batch_size=2, workers=workers))
 
 
 def test_links_that_go_round_are_followed_once(tmp_path: Path) -> None:

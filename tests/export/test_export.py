@@ -355,6 +355,35 @@ def test_nothing_in_a_pt2_is_unpickled(model: Path, textures: Path, tmp_path: Pa
     assert not (tmp_path / "executed").exists()
 
 
+def test_weights_beside_an_onnx_file_lie_beside_it_or_are_not_read(
+    model: Path, textures: Path, tmp_path: Path, expected: Any
+) -> None:
+    """One tensor is in a file of its own, as ONNX allows; where that lies is up to who wrote the name."""
+    folder, secret = tmp_path / "folder", tmp_path / "secret"
+    folder.mkdir()
+    path = folder / "m.onnx"
+    export_model(str(model), "onnx", path, images=str(textures))
+    graph = onnx.load(path)
+    tensor = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
+    for place in (secret, folder / "beside"):
+        place.write_bytes(tensor.raw_data)
+    (folder / "link").symlink_to(secret)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add(key="location")
+    outside = ("../secret", "a/../../secret", "./../secret", str(secret), f"//{secret}", "link", "%2e%2e/secret")
+    for location in (*outside, "..\\secret", "file:../secret", "/dev/zero", "/proc/self/environ", ".", ""):
+        entry.value = location
+        path.write_bytes(graph.SerializeToString())
+        for read in (read_model, open_backend):
+            with pytest.raises(CheckpointError, match=r"m\.onnx"):
+                read(path)
+    entry.value = "beside"
+    path.write_bytes(graph.SerializeToString())
+    read_model(path)
+    torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_without_onnx_the_forms_that_do_not_need_it_are_written(model: Path, textures: Path, tmp_path: Path) -> None:
     program = (

@@ -9,50 +9,10 @@ import re
 from typing import Any
 
 import pytest
+from climbs import CLIMBS
 from running import Running
 
 from inceptionv4.serving.page import load_page
-
-CLIMBS = (
-    "..",
-    ".",
-    "../..",
-    "../../../../etc/passwd",
-    "%2e%2e",
-    "%2e%2e%2f%2e%2e%2fetc%2fpasswd",
-    "..%2f..%2fetc%2fpasswd",
-    "%2E%2E/%2E%2E/etc/passwd",
-    "..%5c..%5cwindows%5cwin.ini",
-    "..\\..\\etc\\passwd",
-    "%252e%252e%252fetc%252fpasswd",
-    "%25252e%25252e%25252f",
-    "..%c0%af..%c0%afetc/passwd",
-    "%c0%ae%c0%ae/",
-    "%e0%80%ae%e0%80%ae/",
-    "..%ef%bc%8fetc",
-    "....//....//etc/passwd",
-    "..;/..;/etc/passwd",
-    "inceptionv4%00",
-    "inceptionv4%00.onnx",
-    "%00",
-    "inceptionv4/../../etc",
-    "inceptionv4%2f..%2f..%2fetc",
-    "/etc/passwd",
-    "//etc/passwd",
-    "%2fetc%2fpasswd",
-    "file:%2f%2f%2fetc%2fpasswd",
-    "C:%5cwindows",
-    "~root",
-    "$HOME",
-    "%7Eroot%2f.ssh",
-    "inceptionv4%20",
-    "INCEPTIONV4",
-    "inceptionv4%0d%0aX-Evil:%201",
-    "runs",
-    "page/index.html",
-    "__init__.py",
-    "a" * 5000,
-)
 
 
 @pytest.mark.parametrize("climb", CLIMBS, ids=range(len(CLIMBS)))

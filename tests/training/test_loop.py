@@ -18,6 +18,7 @@ from PIL import Image
 
 from inceptionv4.config import (
     AugmentConfig,
+    CheckpointConfig,
     Config,
     DataConfig,
     ModelConfig,
@@ -26,12 +27,15 @@ from inceptionv4.config import (
     TrainingConfig,
     load_config,
 )
+from inceptionv4.data.loader import Batch
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training import start
+from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.state import saved_states
+from inceptionv4.training.schedule import learning_rate
 from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -211,6 +215,71 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
         assert torch.equal(value, networks[0].before[name]), name
     assert not list(tmp_path.rglob("*.safetensors"))
     assert len((tmp_path / "test/1/log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_loss_that_is_no_number_leaves_the_states_that_were_saved(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state after each step: the last one is that before the bad step, and the run goes on from it."""
+    settings = dataclasses.replace(
+        config(textures / "val", tmp_path),
+        model=ModelConfig(width=0.1),
+        schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
+        training=TrainingConfig(batch_size=9, ema_decay=0.9, precision="fp32"),
+        checkpoint=CheckpointConfig(every_minutes=0),
+    )
+    original = Learner.step
+
+    def spoil(self: Learner, batch: Batch, number: int, lr: float) -> Any:
+        if number == 2:
+            next(self.network.parameters()).register_hook(lambda gradient: gradient * math.nan)
+        return original(self, batch, number, lr)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "step", spoil)
+        with pytest.raises(DivergedError, match="diverged in step 3") as error:
+            train(settings)
+    assert error.value.exit_code == 4
+    run = tmp_path / "test/1"
+    assert [path.name for path in saved_states(run)] == [f"step-{step:08}.safetensors" for step in (2, 1)]
+    last = load_checkpoint(run / "checkpoints/last.safetensors")
+    assert last.training["step"] == 2
+    assert all(torch.isfinite(value).all() for value in last.weights.values())
+    train(settings, run=run)
+    assert len((run / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_an_overflow_in_fp16_advances_no_step_and_no_rate(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Three batches in a row overflow: steps, rates and the average's count go on where they were before."""
+    settings = dataclasses.replace(
+        config(textures, tmp_path),
+        model=ModelConfig(width=0.1),
+        schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
+        training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp16"),
+    )
+    original, rates, skipped = Learner.step, [], []
+
+    def overflow(self: Learner, batch: Batch, number: int, lr: float) -> Any:
+        bad = number == 2 and len(skipped) < 3
+        self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": 2.0**100 if bad else 2.0**7})
+        step = original(self, batch, number, lr)
+        assert (step is None) is bad
+        (skipped if bad else rates).append((number, lr))
+        return step
+
+    monkeypatch.setattr(Learner, "step", overflow)
+    run = train(settings)
+    steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    expected = [learning_rate(number, settings, 11) for number in range(8)]
+    assert skipped == [(2, expected[2])] * 3
+    assert [step["step"] for step in steps] == list(range(1, 9))  # of eleven batches
+    assert rates == list(enumerate(expected))
+    assert [step["learning_rate"] for step in steps] == pytest.approx(expected)
+    last = load_checkpoint(run / "checkpoints/last.safetensors")
+    assert (last.training["step"], last.training["average_steps"]) == (8, 8)
+    assert capfd.readouterr().err.count("moved nothing") == 3
 
 
 @pytest.mark.slow

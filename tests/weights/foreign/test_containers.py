@@ -9,7 +9,9 @@ import pickle
 import random
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +143,29 @@ def test_code_in_a_pickle_is_refused_and_not_run(kind: str, place: str, tmp_path
     assert not sentinel.exists()
     pickle.loads(pickle.dumps(Evil(sentinel)))  # which would have run it
     assert sentinel.exists()
+
+
+def test_no_command_runs_the_code_in_a_file_of_weights(
+    command: Callable[..., Any], textures: Path, tmp_path: Path
+) -> None:
+    """Wherever a model can be named."""
+    sentinel, evil = tmp_path / "sentinel", tmp_path / "evil.pth"
+    evil.write_bytes(zip_pickle(pickle.dumps({"state_dict": Evil(sentinel)}, 2)))
+    train = ("train", "--data", textures, "--output", tmp_path / "runs")
+    for arguments in (
+        ("predict", evil, textures / "val/brick/000.jpg"),
+        ("evaluate", evil, "--data", textures),
+        ("convert", evil, tmp_path / "new.safetensors"),
+        ("export", evil, "--format", "onnx", "--output", tmp_path / "new.onnx"),
+        ("serve", evil, "--port", 0),
+        ("benchmark", "predict", evil, textures / "val/brick/000.jpg"),
+        (*train, "--model.weights", evil),
+        (*train, "--loss.teacher", evil),
+    ):
+        result = command(*arguments)
+        assert (result.code, "nothing in it was executed" in result.err) == (1, True), (arguments, result.err)
+        assert not sentinel.exists(), arguments
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pth"]
 
 
 def test_names_in_pickles_import_nothing(tmp_path: Path) -> None:
