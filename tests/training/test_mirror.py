@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -220,8 +221,8 @@ def test_a_lost_pointer_does_not_lose_the_states(
 def test_a_run_that_was_not_sent_is_kept_from_the_next_of_its_name(
     textures: Path, proxy: s3.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    s3.use(monkeypatch, proxy.port, 1.0)
-    config = config_of(textures, OUTPUT)
+    s3.use(monkeypatch, proxy.port, 0.5)
+    config = dataclasses.replace(config_of(textures, OUTPUT), checkpoint=CheckpointConfig(keep=2))
     proxy.fault = lambda request: "503" if request.startswith("PUT") and "/step-" in request else "none"
     with pytest.raises(StorageError, match="The run is whole in (.*); `--resume"):
         train(config)
@@ -232,7 +233,7 @@ def test_a_run_that_was_not_sent_is_kept_from_the_next_of_its_name(
     for object in storage.list_objects(RUN):
         storage.delete(object.uri)
     capfd.readouterr()
-    assert train(config_of(textures, OUTPUT)) == RUN
+    assert train(config) == RUN
     aside = kept.with_name("1-unsent")
     assert f"another run that could not be sent to {RUN} is kept in {aside}" in capfd.readouterr().err.replace(
         "\n", " "

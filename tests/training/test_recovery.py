@@ -306,7 +306,7 @@ def resume_damaged(textures: Path, run: Path, finished: Path, damage: Callable[[
     return "a gap in the log" if log else "the same end"
 
 
-@pytest.mark.parametrize("linked", [True, False], ids=["linked", "copied"])
+@pytest.mark.parametrize("linked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["linked", "copied"])
 def test_any_one_file_lost(linked: bool, textures: Path, tmp_path: Path, finished: Path) -> None:
     """`linked` is whether `last` and the newest state are one file, which a copy of the run may lose."""
     outcomes = {}
