@@ -2,6 +2,7 @@
 
     Error                     1  anything that failed though it was asked for properly
     ├── CheckpointError       1  a checkpoint that is damaged, or of another program
+    │   └── UnreadableError   1  one that may be sound: the system cannot read it now, or another version wrote it
     ├── RunError              1  a run folder that cannot be written
     ├── StorageError          1  object storage that cannot be reached, or that refuses
     ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
@@ -28,6 +29,10 @@ class Error(Exception):
 
 class CheckpointError(Error):
     """A checkpoint that is damaged, or of another program."""
+
+
+class UnreadableError(CheckpointError):
+    """A checkpoint that may be sound: the system cannot read it now, or another version of this program wrote it."""
 
 
 class RunError(Error):

@@ -119,7 +119,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     load_library.cache_clear()
-    yield tmp_path / "inceptionv4"
+    (tmp_path / "inceptionv4").mkdir()
+    yield tmp_path / "inceptionv4/kernels"
     load_library.cache_clear()
 
 
@@ -236,6 +237,26 @@ def test_a_kept_kernel_with_a_flipped_bit_is_made_again(place: int, cache: Path,
     content = bytearray(kept.read_bytes())
     content[place] ^= 1
     kept.write_bytes(content)
+    load_library.cache_clear()
+    assert works(load_library())
+    assert len(compilers) == 2
+
+
+def test_a_umask_that_lets_a_group_write_does_not_matter(cache: Path, compilers: list[list[str]]) -> None:
+    before = os.umask(0o002)
+    try:
+        for _ in range(2):
+            load_library.cache_clear()
+            assert works(load_library())
+    finally:
+        os.umask(before)
+    assert len(compilers) == 1
+
+
+def test_a_kept_kernel_that_cannot_be_loaded_is_made_again(cache: Path, compilers: list[list[str]]) -> None:
+    assert load_library() is not None
+    (kept,) = cache.iterdir()
+    kept.write_bytes(hashlib.sha256(b"of another machine").digest() + b"of another machine")
     load_library.cache_clear()
     assert works(load_library())
     assert len(compilers) == 2

@@ -113,6 +113,26 @@ def test_what_can_be_read_is_kept(name: str, version: str, tmp_path: Path) -> No
     assert (again.facts(), words) == (history.facts(), [])
 
 
+@pytest.mark.parametrize("damage", ["a line", "a column"])
+def test_results_of_older_versions_are_kept_aside_if_a_line_is_lost(damage: str, tmp_path: Path) -> None:
+    """States of older versions do not hold them."""
+    written(tmp_path, 10)
+    sound = (tmp_path / RESULTS).read_text()
+    if damage == "a line":
+        damaged = sound.replace("\n2,", "\nx,")
+        expected, said = 1, "results.csv has 1 of 2 epochs that can be read"
+    else:  # a column that came later stays empty
+        damaged = "".join(line.rpartition(",")[0] + "\n" for line in sound.splitlines())
+        expected, said = 2, ""
+    (tmp_path / RESULTS).write_text(damaged)
+    history, words = bring_back(tmp_path, 2, 10, None)
+    assert len(history.rows) == expected
+    assert said in " ".join(words)
+    assert (tmp_path / "aside" / RESULTS).exists() == (damage == "a line")
+    if damage == "a line":
+        assert (tmp_path / "aside" / RESULTS).read_text() == damaged
+
+
 def test_results_are_the_state_s(tmp_path: Path) -> None:
     facts = written(tmp_path, 10)
     sound = (tmp_path / RESULTS).read_text()

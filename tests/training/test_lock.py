@@ -24,7 +24,7 @@ from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.settings import dump
 from inceptionv4.training.loop import train
-from inceptionv4.training.run import lease, lock
+from inceptionv4.training.run import lease
 from inceptionv4.training.run.lease import Lease
 from inceptionv4.training.run.lock import RunLock, describe_reach
 
@@ -50,6 +50,17 @@ def test_the_second_is_told_who_the_first_is(tmp_path: Path) -> None:
     taken = RunLock(tmp_path)
     assert f"process {os.getpid()}" in (tmp_path / "lock").read_text()
     taken.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_somebody_removed_is_not_removed_once_more(tmp_path: Path) -> None:
+    first = RunLock(tmp_path)
+    (tmp_path / "lock").unlink()
+    second = RunLock(tmp_path)
+    first.release()
+    with pytest.raises(RunError, match="is in use by"):
+        RunLock(tmp_path)
+    second.release()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,7 +198,8 @@ def test_a_lease_has_one_holder(store: str) -> None:
     time.sleep(0.6)
     with pytest.raises(RunError, match=rf"{RUN} is in use by process {os.getpid()} on .*; wait for it, or stop it"):
         Lease(RUN, "another machine", said.append)
-    assert said == [f"{RUN} may be in use by {lock.describe_process()}: looking for 1.2 s"]
+    (line,) = said
+    assert re.fullmatch(rf"{RUN} may be in use by process {os.getpid()} on .* UTC: looking for 1\.2 s", line)
     first.check()
     first.release()
     assert storage.find(f"{RUN}/lock") is None
@@ -212,6 +224,38 @@ def test_the_lease_of_a_killed_process_is_taken(store: str) -> None:
         late.release()  # which leaves the third's
     third.check()
     third.release()
+
+
+def test_one_that_slept_while_another_finished_finds_out(store: str) -> None:
+    """The other one took the lease and let it go: there is none any more, and the first must not take it back."""
+    first = Lease(RUN, "one machine")
+    first._done.set()
+    first._thread.join()
+    second = Lease(RUN, "another machine")
+    second.release()
+    assert storage.find(f"{RUN}/lock") is None
+    with pytest.raises(RunError, match="is in use by another process, which took it meanwhile"):
+        first.check()
+    first.release()
+    assert storage.find(f"{RUN}/lock") is None
+
+
+def test_a_moment_without_the_storage_loses_no_lease(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its object was found, or not even that."""
+    own = Lease(RUN, "one machine")
+
+    def fail(uri: str) -> bytes:
+        raise StorageError("the line is cut")
+
+    for name in ("read_all", "find"):
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, name, fail)
+            with pytest.raises(StorageError, match="the line is cut"):
+                own.check()
+            time.sleep(2 * 1.2 / lease.BEATS)
+        own.check()
+        assert own._thread.is_alive()
+    own.release()
 
 
 def test_one_that_was_away_finds_out(store: str) -> None:

@@ -23,6 +23,7 @@ from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
 from inceptionv4.training.run.find import create_run, find_run
 from inceptionv4.training.run.mirror import Mirror
+from inceptionv4.training.run.recovery import set_aside
 from inceptionv4.weights.checkpoint import load_checkpoint
 from inceptionv4.weights.load import find_model
 
@@ -177,6 +178,7 @@ def test_two_machines_do_not_train_one_run(
             train(config)
     first = Mirror(RUN)
     folder = first.fetch()
+    first.follow()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
     with pytest.raises(RunError, match=f"{RUN} is in use by process {os.getpid()} on .*; wait for it, or stop it"):
         train(config, run=RUN)
@@ -235,10 +237,45 @@ def test_a_run_that_was_not_sent_is_kept_from_the_next_of_its_name(
     capfd.readouterr()
     assert train(config) == RUN
     aside = kept.with_name("1-unsent")
-    assert f"another run that could not be sent to {RUN} is kept in {aside}" in capfd.readouterr().err.replace(
-        "\n", " "
-    )
+    assert f"what could not be sent to {RUN} before is kept in {aside}" in capfd.readouterr().err.replace("\n", " ")
     assert {path.name: path.read_bytes() for path in (aside / "checkpoints").iterdir()} == states
+
+
+def test_what_is_set_aside_twice_is_kept_twice(remote: dict[str, bytes]) -> None:
+    remote[f"{RUN}/aside/log.jsonl"] = b"first"
+    mirror = Mirror(RUN)
+    folder = mirror.fetch()
+    mirror.follow()
+    (folder / "log.jsonl").write_bytes(b"second")
+    set_aside(folder, folder / "log.jsonl")
+    mirror.close()
+    aside = {name.rpartition("/")[2]: content for name, content in remote.items() if "/aside/" in name}
+    assert aside == {"log.jsonl": b"first", "log-2.jsonl": b"second"}
+
+
+def test_a_newer_state_here_is_never_deleted(remote: dict[str, bytes]) -> None:
+    """It is damaged, or cannot be gone on from for another reason: whoever knows more may want it."""
+    mirror = Mirror(RUN)
+    folder = mirror.fetch()
+    (folder / "checkpoints/step-00000055.safetensors").write_bytes(b"not sent")
+    mirror._fetched = False  # the process is killed here
+    mirror.close()
+    mirror = Mirror(RUN)
+    mirror.fetch()
+    kept = folder.with_name("1-unsent/checkpoints/step-00000055.safetensors".partition("/")[0])
+    assert (kept / "checkpoints/step-00000055.safetensors").read_bytes() == b"not sent"
+    assert f"what could not be sent to {RUN} before is kept in {kept}" in mirror.warning
+    mirror.close()
+
+
+def test_a_refused_run_is_left_as_it_is(remote: dict[str, bytes]) -> None:
+    before = dict(remote)
+    mirror = Mirror(RUN)
+    folder = mirror.fetch()
+    (folder / "log.jsonl").write_bytes(b"changed here")
+    mirror.close()
+    assert remote == before
+    assert not folder.exists()
 
 
 def test_numbers_and_settings(
@@ -272,7 +309,7 @@ def test_keys_that_climb_out_of_the_run_are_left(
     monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, b"evil"))
     mirror = Mirror(RUN)
     folder = mirror.fetch()
-    mirror._following = False
+    mirror._fetched = False
     mirror.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [
         folder / "config.yaml"

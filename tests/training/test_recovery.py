@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors
 from runs import assert_same_run, settings, stop_after
 
 from inceptionv4.config import CheckpointConfig, Config, ScheduleConfig, TrainingConfig, load_config
 from inceptionv4.errors import Error, RunError, StoppedError, UsageError
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.find import find_run
+from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.training.run.state import saved_states
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -238,6 +243,98 @@ def test_a_better_model_of_a_lost_epoch_stays(textures: Path, tmp_path: Path, fi
     train(short(textures, tmp_path), run=run)
     assert load_checkpoint(run / LAST).training["step"] == 12
     assert (run / BEST).read_bytes() == before
+
+
+def test_last_is_sound_again_when_it_was_the_damaged_state(textures: Path, tmp_path: Path, stopped: Path) -> None:
+    """They are two names of one file; `predict` looks for `last` as soon as the run has gone on."""
+    run = copy_of(stopped, tmp_path)
+    assert (run / LAST).samefile(run / STATE.format(8))
+    flip(run / LAST, 9000)
+    found = inspect_run(run)
+    found.apply()
+    assert load_checkpoint(run / LAST).training["step"] == 7
+    assert (run / LAST).samefile(run / STATE.format(7))
+
+
+def fail_to_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    original = safetensors.safe_open
+
+    def read(path: Path, **options: Any) -> Any:
+        if Path(path).name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path, **options)
+
+    monkeypatch.setattr(safetensors, "safe_open", read)
+
+
+@pytest.mark.parametrize("name", [STATE.format(8), STATE.format(7), BEST])
+def test_what_cannot_be_read_now_is_not_called_damaged(
+    name: str, textures: Path, tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or a network that fails for a moment: the state may be read again later."""
+    run = copy_of(stopped, tmp_path)
+    fail_to_read(monkeypatch, Path(name).name)
+    said = refused(short(textures, tmp_path), run, f"{Path(name).name} cannot be read: Input/output error")
+    assert "Nothing was changed" in said
+
+
+@pytest.mark.parametrize("fact", [None, 7, [], {}, {"step": "x"}, {"step": 8, "bad": []}])
+def test_a_state_of_another_version_is_refused(fact: object, textures: Path, tmp_path: Path, stopped: Path) -> None:
+    run = copy_of(stopped, tmp_path)
+    state = load_checkpoint(run / STATE.format(8))
+    save_checkpoint(dataclasses.replace(state, training={**state.training, "position": fact}), run / STATE.format(8))
+    refused(short(textures, tmp_path), run, "step-00000008.* was written by another version")
+
+
+def test_odd_things_in_a_run(textures: Path, tmp_path: Path, finished: Path, stopped: Path) -> None:
+    """A link to nothing and a folder for a state are refused; a folder for the log, too, before anything is moved."""
+    config = short(textures, tmp_path)
+    run = copy_of(stopped, tmp_path)
+    odd = run / STATE.format(9)
+    odd.symlink_to(tmp_path / "nothing")
+    refused(config, run, "step-00000009.safetensors cannot be read: No such file")
+    odd.unlink()
+    odd.mkdir()
+    refused(config, run, "step-00000009.safetensors cannot be read: ")
+    odd.rmdir()
+    flip(run / STATE.format(8), 9000)
+    log = (run / "log.jsonl").rename(tmp_path / "log")
+    (run / "log.jsonl").mkdir()
+    refused(config, run, "cannot read .*log.jsonl: Is a directory")
+    (run / "log.jsonl").rmdir()
+    log.rename(run / "log.jsonl")
+    (run / "checkpoints/.tmpabcdef").mkdir()
+    shutil.rmtree(run / "plots")
+    assert_same_run(Path(train(config, run=run)), finished)
+    assert (run / "plots/curves.png").exists()
+
+
+def test_a_run_that_begins_again_keeps_its_log_and_says_so(
+    textures: Path, tmp_path: Path, finished: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All states of the first epoch are gone, with their folder: there may have been hours of it."""
+    run = copy_of(finished, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    (run / "results.csv").unlink()
+    log = (run / "log.jsonl").read_bytes()
+    capfd.readouterr()
+    assert_same_run(Path(train(short(textures, tmp_path), run=run)), finished)
+    said = capfd.readouterr().err.replace("\n", " ")
+    assert f"no state had been saved, so that it begins again the log as it was found is {run}/aside/log.jsonl" in said
+    assert (run / "aside/log.jsonl").read_bytes() == log
+
+
+def test_curves_that_cannot_be_drawn_hide_nothing(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    stop_after(7, signal.SIGTERM, monkeypatch)
+    with pytest.raises(StoppedError, match="SIGTERM after step 7; everything is saved"):
+        train(short(textures, tmp_path))
+    assert "no curves drawn: " in capfd.readouterr().err
 
 
 def test_a_run_of_an_older_version_goes_on(textures: Path, tmp_path: Path, finished: Path, stopped: Path) -> None:

@@ -340,9 +340,13 @@ def test_other_settings_with_its_model_are_a_new_run(
     assert (began.code, began.out.strip()) == (0, str(tmp_path / "test/2")), began.err
     new, old = (load_config(file=folder / "config.yaml") for folder in (tmp_path / "test/2", run))
     assert differences(new, old) == ["model.weights", "optimizer.name"]
-    # The new run goes on as any other, and its starting weights are no reason to begin once more.
-    again = command("train", "--resume", tmp_path / "test/2", "--model.weights", run)
+    # The new run goes on as any other; with its settings in a file of their own, one more begins.
+    again = command("train", "--resume", tmp_path / "test/2")
     assert (again.code, again.out.strip()) == (0, str(tmp_path / "test/2")), again.err
+    shutil.copyfile(run / "config.yaml", tmp_path / "mine.yaml")
+    file = ("--config", tmp_path / "mine.yaml", "--output", tmp_path)
+    third = command("train", "--resume", run, "--model.weights", run, *file)
+    assert (third.code, third.out.strip()) == (0, str(tmp_path / "test/3")), third.err
 
 
 def test_without_its_settings_a_run_takes_those_that_are_given(
@@ -374,6 +378,24 @@ def test_auto_passes_over_runs_of_other_settings_but_not_over_damaged_ones(begun
     (tmp_path / "test/2/config.yaml").write_text("seed: [")
     with pytest.raises(UsageError, match=r"test/2/config\.yaml.* is not YAML"):
         find_run(config, "auto")
+
+
+@pytest.mark.parametrize("ways", [("cpu", "cuda"), ("cuda", "cpu")])
+def test_from_a_processor_to_an_accelerator_and_back(ways: tuple[str, str], begun: Path) -> None:
+    """They do not describe themselves by the same words."""
+    state = load_checkpoint(begun / "checkpoints/last.safetensors")
+    kinds = {
+        "cpu": {"processor": "A", "instructions": "AVX2", "threads": "2", "torch": "2", "processes": "1"},
+        "cuda": {"processor": "H100", "torch": "2", "processes": "1"},
+    }
+    before, now = (kinds[way] for way in ways)
+    state = dataclasses.replace(state, training={**state.training, "machines": [{"step": 0, **before}]})
+    found = resumption.Resumption(RunFolder(None, Ranks()), state=state)
+    assert found.machines(now, "bf16") == [{"step": 0, **before}, {"step": 6, **now}]
+    assert f"processor {before['processor']} before, {now['processor']} now" in found.words[0]
+    assert "threads" in found.words[0]
+    assert "is the same to 0.01 of itself in bf16" in found.words[0]
+    assert found.machines(before, "bf16") == [{"step": 0, **before}]
 
 
 def test_on_another_machine_it_says_so_and_stays_close(

@@ -79,13 +79,12 @@ def train(
     print_config
         Print the resolved settings, each with its meaning, and stop.
     """
-    from inceptionv4.settings import dump
+    from inceptionv4.settings import dump, read_options
 
-    own = None
     if resume is not None and resume != "auto" and recipe is None and config is None:
         from inceptionv4.training.run.find import bring_settings
 
-        own = config = bring_settings(resume)
+        config = bring_settings(resume)
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -98,8 +97,8 @@ def train(
     from inceptionv4.training.loop import train as run_training
     from inceptionv4.training.run.find import find_run
 
-    if own is not None and resolved.model.weights != resolve((), None, own, None).model.weights:
-        resume = None  # other weights to start from: a new run with the settings of that one
+    if resume != "auto" and "model.weights" in read_options(settings):
+        resume = None  # a new run, with the settings of that one
     run = run_training(resolved, run=find_run(resolved, resume))
     if speaks():
         print(run)

@@ -3,8 +3,8 @@
 Such processors are common in laptops. oneDNN's weight gradient runs there at half the speed of its convolution, and
 `weight_gradient.c` makes a training step 1.1 to 1.2 times as fast (benchmarks/RESULTS.md). Elsewhere nothing is
 compiled. The C compiler is `$CC`, which may be several words, else `cc`; it takes about a second, once: the result lies
-in `$XDG_CACHE_HOME/inceptionv4`, if that folder is this user's alone. What is damaged there, or may be written by
-others, is not used, and made again. Without a compiler, a warning says so once, and oneDNN's gradient is used.
+in `$XDG_CACHE_HOME/inceptionv4/kernels`, if that folder is this user's alone. What is damaged there, or may be written
+by others, is not used, and made again. Without a compiler, a warning says so once, and oneDNN's gradient is used.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def _load_or_compile(compiler: list[str]) -> ctypes.CDLL:
     cache = _cache()
     kept = cache / f"weight-gradient-{key}" if cache is not None else None
     if kept is not None and (code := _read_kept(kept)) is not None:
-        return _load(code)
+        with contextlib.suppress(OSError):  # it is for another machine that shares this home
+            return _load(code)
     with tempfile.TemporaryDirectory() as building:
         made = Path(building) / "weight-gradient.so"
         subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True)
@@ -115,8 +116,9 @@ def _cache() -> Path | None:
     """
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "inceptionv4"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(home) / "inceptionv4" / "kernels"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # whatever the umask: many let a group write
         return folder if _is_ours_alone(folder.lstat()) and folder.is_dir() else None
     except (OSError, RuntimeError):  # nowhere to write; a user without a home
         return None
@@ -161,7 +163,8 @@ def _load(code: bytes) -> ctypes.CDLL:
     """
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or a system that forbids it
         file = os.memfd_create("weight-gradient", os.MFD_CLOEXEC)
-        os.write(file, code)
+        with os.fdopen(file, "wb", closefd=False) as written:
+            written.write(code)
         # The descriptor stays open: another library under its number would be taken for this one.
         return ctypes.CDLL(f"/proc/self/fd/{file}")
     with tempfile.TemporaryDirectory() as folder:

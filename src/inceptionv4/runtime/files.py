@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -156,15 +157,20 @@ def link_whole(path: Path, name: Path) -> None:
     Raises:
         RunError: the folder cannot be written, or the disk is full.
     """
+    temporary = name.with_name(f".{name.name}.{secrets.token_hex(4)}")
+    try:
+        os.link(path, temporary)  # of a file that may be another user's: it is not opened, and its mode stays
+        temporary.replace(name)
+        _flush_folder(name.parent)
+    except OSError:
+        write_whole(name, lambda copy: _copy(path, copy))
+    finally:
+        with contextlib.suppress(OSError):  # it has got its name; if that was of the same file, this one stayed
+            temporary.unlink()
 
-    def make(temporary: Path) -> None:
-        temporary.unlink()
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
 
-    write_whole(name, make)
+def _copy(path: Path, copy: Path) -> None:
+    shutil.copyfile(path, copy)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -179,7 +185,8 @@ def remove_half_written(folder: Path, *patterns: str) -> None:
     """
     for pattern in (*(f".{pattern}.????????" for pattern in patterns), ".tmp??????"):
         for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

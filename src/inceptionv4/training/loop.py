@@ -31,7 +31,7 @@ from inceptionv4.training.run.settings import describe_rate
 from inceptionv4.training.run.state import Position, restore, save_state
 from inceptionv4.training.schedule import image_size, learning_rate
 from inceptionv4.training.start import make_network
-from inceptionv4.training.tracker import make_tracker
+from inceptionv4.training.tracker import make_tracker, require_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST
 
@@ -59,7 +59,9 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
         raise ConfigError("data.path is not set: say which images to train on with --data FOLDER")
-    device = select_device(config.training.device, config.training.precision)
+    require_tracker(config.training.tracker)
+    # A run that goes on has a precision of its own, which is found out later.
+    device = select_device(config.training.device, config.training.precision if run is None else "auto")
     device.for_evaluation(config.training.eval_precision)  # fails early where the device lacks it
     dataset = read_dataset(config.data.path, config.data.val_fraction)
     with join_ranks(device) as ranks, StopRequests() as stop, RunFolder(run, ranks) as folder:
@@ -234,8 +236,7 @@ class Training:
         """Whether `best` on the disk is from an epoch that a damaged state has made this run repeat, and better."""
         if self.incumbent is None:
             return False
-        epoch, key = self.incumbent
-        return epoch >= self.position.epoch and key > self.position.best
+        return self.incumbent > self.position.best
 
     def _recorder(self, images: int) -> Recorder | Silence:
         if not self.ranks.first:

@@ -19,7 +19,7 @@ SHOWN = 32
 def draw_curves(run: Path) -> str:
     """Draw `plots/curves.png` from the run's `log.jsonl` and `results.csv`, as far as they can be read.
 
-    Returns what a user should know: nothing, or that matplotlib is not installed. Before the end of the first epoch
+    Returns what a user should know: nothing, or why there are no curves. Before the end of the first epoch
     there is nothing to draw.
     """
     try:
@@ -63,7 +63,11 @@ def draw_curves(run: Path) -> str:
         axes.set_xlim(0, max(*done[-1:], *ends[-1:], 1) * 1.02)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(run / "plots" / "curves.png", dpi=120)
+    try:
+        (run / "plots").mkdir(exist_ok=True)
+        figure.savefig(run / "plots" / "curves.png", dpi=120)
+    except OSError as error:  # a training that ends has worse to say, or better
+        return f"no curves drawn: {run / 'plots' / 'curves.png'}: {error.strerror or error}"
     return ""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from inceptionv4.errors import UsageError
+
+MISSING = "training.tracker tensorboard needs the tensorboard extra: `pip install inceptionv4[tensorboard]`"
 
 
 class Tracker(Protocol):
@@ -31,9 +34,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
         except ImportError:
-            raise UsageError(
-                "training.tracker tensorboard needs the tensorboard extra: `pip install inceptionv4[tensorboard]`"
-            ) from None
+            raise UsageError(MISSING) from None
         self._writer = SummaryWriter(run / "tensorboard", purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -42,6 +43,16 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def require_tracker(name: str) -> None:
+    """See that what `training.tracker` names is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if name == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise UsageError(MISSING)
 
 
 def make_tracker(name: str, run: Path, step: int) -> Tracker | None:

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from inceptionv4.errors import CheckpointError
+from inceptionv4.errors import CheckpointError, UnreadableError
 from inceptionv4.runtime.files import write_whole
 from inceptionv4.spec import ModelSpec
 
@@ -93,12 +93,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: cut short, damaged in any byte, or not one of ours.
+        UnreadableError: the system cannot read it, or another version wrote it.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        raise UnreadableError(
+            f"{path} cannot be read: {error.strerror or error}; try again, or copy it again"
+        ) from None
+    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint ({error}); use another one of the run's checkpoints, or copy it again"
         ) from None
@@ -112,9 +117,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
+        training = dict(json.loads(metadata.get("training", "{}")))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was written by another version: {error}") from None
-    return Checkpoint(tensors, spec, json.loads(metadata.get("training", "{}")))
+        raise UnreadableError(f"{path} was written by another version: {error}") from None
+    return Checkpoint(tensors, spec, training)
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -55,6 +55,11 @@ class RunFolder:
         elif self._held is not None:
             self._held.close()
 
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process holds the folder."""
+        return self._held is not None
+
     def begin(self, config: Config, device: Device) -> None:
         """Make a new run folder, with its settings and environment.
 
@@ -64,6 +69,11 @@ class RunFolder:
         """
         self.place = self.ranks.broadcast(create_run(config, device) if self.ranks.first else "")
         self._open(self.place)
+
+    def accept(self) -> None:
+        """Say that the training goes on: from here on, what is at a URI follows."""
+        if isinstance(self._held, Mirror):
+            self._held.follow()
 
     def send(self) -> None:
         """Send what changed to where the run belongs.

@@ -20,6 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import write_text
 from inceptionv4.training.run.recovery import set_aside
 
@@ -69,15 +70,15 @@ class History:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The lines of `results.csv`."""
     images: int = 0
-    """That were trained on."""
+    """How many images were trained on."""
     losses: float = 0.0
-    """Sum over the steps of the epoch that is going on."""
+    """The sum over the steps of the epoch that is going on."""
     steps: int = 0
-    """Of the epoch that is going on."""
+    """How many steps of it are done."""
     learning_rate: float = 0.0
-    """Of the last step."""
+    """The rate of the last step."""
     size: int = 0
-    """Bytes of the log."""
+    """The bytes of the log."""
 
     def __post_init__(self) -> None:
         self._sha = hashlib.sha256()
@@ -138,16 +139,22 @@ def bring_back(run: Path, epoch: int, step: int, facts: Mapping[str, Any] | None
             history._extend(sound)
     else:
         sound, words = _salvage(log, step)
-        for record in _records(sound):
+        for record in read_log(sound)[0]:
             history.add(record)
             if record.epoch <= epoch:
                 history.losses, history.steps = 0.0, 0
-        history.rows = [row for row in read_rows(results) if int(row["epoch"]) <= epoch]
+        history.rows = [row for row in read_rows(results) if int(float(row["epoch"])) <= epoch]
+        if len(history.rows) < epoch:
+            words.append(f"results.csv has {len(history.rows)} of {epoch} epochs that can be read")
+    if step == 0 and log:
+        words.append("no state had been saved, so that it begins again")
     if log and (words or not log.startswith(sound)):
-        words.append(f"the log as it was found is {_keep(run, run / LOG)}")
+        words.append(f"the log as it was found is {set_aside(run, run / LOG, keep=True)}")
     table = history.table().encode()
-    if results and not results.startswith(table) and facts is not None:
-        words.append(f"results.csv was not what the state says; as it was found it is {_keep(run, run / RESULTS)}")
+    lost_rows = facts is None and len(history.rows) < epoch
+    if results and (lost_rows or (facts is not None and not results.startswith(table))):
+        kept = set_aside(run, run / RESULTS, keep=True)
+        words.append(f"results.csv was not what the state says; as it was found it is {kept}")
     write_text(run / LOG, sound.decode())
     write_text(run / RESULTS, table.decode())
     return history, words
@@ -179,8 +186,10 @@ def read_rows(results: bytes) -> list[dict[str, Any]]:
     table = csv.DictReader(text.splitlines())
     try:
         for row in table:
-            numbers = {name: float(row[name]) for name in COLUMNS if name != "eval_precision"}
-            if numbers["epoch"] != len(rows) + 1:
+            for name in COLUMNS:
+                if name != "eval_precision" and row.get(name):
+                    float(row[name])
+            if float(row["epoch"]) != len(rows) + 1:
                 break
             rows.append({name: row.get(name) or "" for name in COLUMNS})
     except (KeyError, TypeError, ValueError, csv.Error):
@@ -189,8 +198,25 @@ def read_rows(results: bytes) -> list[dict[str, Any]]:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file; nothing if there is none."""
-    return path.read_bytes() if path.exists() else b""
+    """The content of a file; nothing if there is none.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}; move it away, or try again") from None
+
+
+def check_files(run: Path) -> None:
+    """See that log and results can be read, before anything in the run is changed.
+
+    Raises:
+        RunError: they cannot.
+    """
+    for name in (LOG, RESULTS):
+        read_file(run / name)
 
 
 def _parse(line: bytes) -> StepRecord | None:
@@ -201,10 +227,6 @@ def _parse(line: bytes) -> StepRecord | None:
     numbers = asdict(record)
     whole = all(type(numbers[name]) is int for name in ("epoch", "step", "images"))
     return record if whole and all(type(value) in (int, float) for value in numbers.values()) else None
-
-
-def _records(log: bytes) -> list[StepRecord]:
-    return read_log(log)[0]
 
 
 def _salvage(log: bytes, step: int) -> tuple[bytes, list[str]]:
@@ -227,7 +249,3 @@ def _ranges(numbers: Iterable[int]) -> str:
         members = [number for _, number in group]
         runs.append(f"step {members[0]}" if len(members) == 1 else f"steps {members[0]} to {members[-1]}")
     return ", ".join(runs[:5]) + (f" and {len(runs) - 5} more gaps" if len(runs) > 5 else "")
-
-
-def _keep(run: Path, path: Path) -> Path:
-    return set_aside(run, path, keep=True)

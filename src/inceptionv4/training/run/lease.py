@@ -62,9 +62,12 @@ class Lease:
             StorageError: the storage cannot be reached, or refuses.
         """
         holder = _read(self._object)
-        if self._lost or (holder is not None and holder.get("token") != self._token):
-            name = self._lost or str((holder or {}).get("process"))
-            raise RunError(f"{self.uri} is in use by {name}, which took it meanwhile; stop one of the two")
+        if holder is None:  # whoever took it has let it go since
+            self._lost = self._lost or "another process"
+        elif holder.get("token") != self._token:
+            self._lost = str(holder.get("process", "another process"))
+        if self._lost:
+            raise RunError(f"{self.uri} is in use by {self._lost}, which took it meanwhile; stop one of the two")
 
     def release(self) -> None:
         """Stop renewing, and remove the object if it is this process's."""
@@ -85,14 +88,13 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._done.wait(storage.patience() / BEATS):
-            # What fails now is tried again at the next beat, and before anything is sent.
-            with contextlib.suppress(StorageError):
-                try:
-                    self.check()
-                except RunError:
-                    self._lost = str((_read(self._object) or {}).get("process"))
-                    return
+            try:
+                self.check()
                 storage.write(self._object, self._text())
+            except RunError:
+                return  # `check` says so to the training
+            except StorageError:
+                continue  # it is tried again at the next beat, and before anything is sent
 
     def _text(self) -> bytes:
         self._beat += 1
@@ -106,6 +108,10 @@ def _read(uri: str) -> dict[str, object] | None:
         return None
     try:
         holder = json.loads(storage.read_all(uri))
-    except (ValueError, StorageError):
-        return {}  # removed meanwhile, or no lease of ours; whoever it is of does not renew it
+    except StorageError:
+        if storage.find(uri) is None:
+            return None  # it was removed in between
+        raise
+    except ValueError:
+        return {}  # no lease of ours; whoever it is of does not renew it
     return holder if isinstance(holder, dict) else {}

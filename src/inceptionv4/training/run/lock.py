@@ -56,7 +56,8 @@ class RunLock:
     def release(self) -> None:
         """Let other processes have the run."""
         with contextlib.suppress(OSError):  # the folder may be gone, or read-only by now
-            self.path.unlink()
+            if self._is_in_place():  # or somebody removed it, and it is another one's
+                self.path.unlink()
         os.close(self._file)
 
     def _take(self, run: Path) -> None:

@@ -29,7 +29,7 @@ from inceptionv4.training.run.state import STEP, read_position, saved_states, st
 from inceptionv4.weights.load import LAST, POINTER
 
 FOLDERS = ("checkpoints", "plots")
-"""That every run has."""
+"""The folders that every run has."""
 
 
 class Mirror:
@@ -47,8 +47,10 @@ class Mirror:
         self._states: set[str] = set()
         """Names of the states that are there."""
         self._last = ""
+        self._fetched = False
+        """Whether the folder is a copy of what is there, and nothing more."""
         self._following = False
-        """Whether the folder holds the run, so that what is there may follow it."""
+        """Whether what is there may follow the folder."""
         self.warning = ""
         """What a user should know of what was found here."""
         try:
@@ -60,7 +62,7 @@ class Mirror:
             self._lock.close()
             raise RunError(f"another process of this machine is training {uri}; wait for it, or stop it")
         try:
-            self._lease = Lease(uri, f"{_machine()} {self.folder.absolute()}", announce)
+            self._lease = Lease(uri, _machine(self._lock.fileno()), announce)
         except BaseException:
             self._lock.close()
             raise
@@ -68,7 +70,7 @@ class Mirror:
     def close(self) -> None:
         """Send for the last time, remove the folder here, and let other processes open the run.
 
-        What could not be fetched whole is neither sent nor removed.
+        Nothing is sent of a run that was refused. What was fetched in part, or is ahead and was refused, is kept.
 
         Raises:
             StorageError: the storage cannot be reached, or refuses; the folder is kept.
@@ -78,6 +80,7 @@ class Mirror:
             try:
                 if self._following:
                     self.send()
+                if self._following or self._fetched:
                     shutil.rmtree(self.folder, ignore_errors=True)
             except StorageError as failure:
                 raise StorageError(
@@ -104,21 +107,30 @@ class Mirror:
         objects = {name: found for name, found in objects.items() if name not in folders}
         self._states = {name for name in objects if _is_state(name)}
         if POINTER.as_posix() in objects:
-            self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode().strip()
+            self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode(errors="replace").strip()
         if not self._is_ahead():
             self._clear()
             # What tells the run comes before its states: so a folder that was fetched in part is known, too.
             for name in sorted(objects, key=lambda name: (Path(name).parent == LAST.parent, name)):
-                if name not in (POINTER.as_posix(), LOCK) and Path(name).parts[0] != ASIDE:
-                    path = self.folder / name
+                if name in (POINTER.as_posix(), LOCK):
+                    continue
+                path = self.folder / name
+                if Path(name).parts[0] == ASIDE:  # only the name is needed, so that nothing else gets it
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+                else:
                     _save(objects[name], path)
-                    self._sent[name] = _stamp(path)
-        self._following = True
+                self._sent[name] = _stamp(path)
+            self._fetched = True
         return self.folder
+
+    def follow(self) -> None:
+        """Have what is there follow the folder from here on: the training goes on."""
+        self._following = True
 
     def _is_ahead(self) -> bool:
         """Whether the folder holds a sound state of this run, and there is no newer one at the URI."""
-        there = max((step_of(Path(name)) for name in self._states), default=1)
+        there = self._newest()
         if not any(step_of(state) >= there for state in saved_states(self.folder)) or not self._is_of_this_run():
             return False
         try:
@@ -126,6 +138,10 @@ class Mirror:
         except RunError:
             return False
         return found.state is not None and read_position(found.state).step >= there
+
+    def _newest(self) -> int:
+        """The step of the newest state at the URI, at least 1."""
+        return max((step_of(Path(name)) for name in self._states), default=1)
 
     def _is_of_this_run(self) -> bool:
         """Whether the folder holds the run that is at the URI: it began at the same time, by the same command."""
@@ -136,11 +152,13 @@ class Mirror:
         return False
 
     def _clear(self) -> None:
-        """Make an empty folder, in place of one that the run there does not need."""
-        if saved_states(self.folder) and not self._is_of_this_run():
+        """Make an empty folder. One with states that are not of the run there, or newer than its, is kept aside."""
+        states = saved_states(self.folder)
+        newer = any(step_of(state) > self._newest() for state in states)
+        if newer or (states and not self._is_of_this_run()):
             place = next(free_names(self.folder.with_name(f"{self.folder.name}-unsent")))
             self.folder.rename(place)
-            self.warning = f"another run that could not be sent to {self.uri} is kept in {place}"
+            self.warning = f"what could not be sent to {self.uri} before is kept in {place}"
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True)
@@ -163,6 +181,7 @@ class Mirror:
                 storage.write(f"{self.uri}/{name}", path)
                 self._sent[name] = stamp
         self._states |= states
+        self._lease.check()
         if states and (newest := max(map(Path, states), key=step_of).name) != self._last:
             storage.write(f"{self.uri}/{POINTER.as_posix()}", f"{newest}\n".encode())
             self._last = newest
@@ -171,13 +190,17 @@ class Mirror:
             self._states.remove(name)
 
 
-def _machine() -> str:
-    """Name the machine since its start; a container counts as a machine if it has a name of its own."""
+def _machine(lock: int) -> str:
+    """Name the machine since its start, and the file that is locked there.
+
+    Whoever has a lock on that very file knows that no other process of this name is alive.
+    """
     try:
         start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         start = ""
-    return f"{socket.gethostname()} {start}"
+    status = os.fstat(lock)
+    return f"{socket.gethostname()} {start} {status.st_dev}:{status.st_ino}"
 
 
 def _is_state(name: str) -> bool:

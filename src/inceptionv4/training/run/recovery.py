@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inceptionv4.errors import CheckpointError, RunError
+from inceptionv4.errors import CheckpointError, RunError, UnreadableError
 from inceptionv4.runtime.files import link_whole, remove_half_written
 from inceptionv4.training.run.state import STATE_FACTS, is_state, read_position, saved_states, state_path, step_of
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST, LAST
 
 ENVIRONMENT = "environment.json"
+FOREIGN = f"is of another run than {ENVIRONMENT} says"
 ASIDE = "aside"
 """Folder of a run for what is damaged or does not belong there."""
 
@@ -35,10 +36,12 @@ class Recovery:
     """Where the state lies."""
     unsound: dict[Path, str] = field(default_factory=dict)
     """Files that cannot be used, and why."""
+    last_is_damaged: bool = False
+    """Whether `last` is a damaged state under its second name."""
     best: Checkpoint | None = None
     """The best model, where its file has to be written again."""
-    incumbent: tuple[int, tuple[float, float]] | None = None
-    """Epoch, and top-1 with negative loss, of the best model on the disk."""
+    incumbent: tuple[float, float] | None = None
+    """Top-1 and negative loss of the best model on the disk."""
 
     def apply(self) -> None:
         """Bring the files of the run in order.
@@ -46,6 +49,8 @@ class Recovery:
         Raises:
             RunError: the folder cannot be written.
         """
+        for folder in (LAST.parent, Path("plots")):
+            (self.run / folder).mkdir(exist_ok=True)
         remove_half_written(self.run, "log.jsonl", "results.csv", "config.yaml")
         remove_half_written(self.run / LAST.parent, "*.safetensors")
         remove_half_written(self.run / ASIDE, "*")
@@ -56,7 +61,7 @@ class Recovery:
         if self.state is None or self.path is None:
             return
         for name in (state_path(self.run, read_position(self.state).step), self.run / LAST):
-            if not name.exists():
+            if not name.exists() or (name == self.run / LAST and self.last_is_damaged):
                 link_whole(self.path, name)
 
 
@@ -67,8 +72,8 @@ def inspect_run(run: Path) -> Recovery:
     says so, and out of place if its name says another step than its contents, or if it is of another run.
 
     Raises:
-        RunError: there is no sound state, but a model, a damaged file or a second epoch's results; there are states of
-            several runs; or the best model is gone and cannot be made again.
+        RunError: there is no sound state, but a model, a damaged file or the results of two epochs; there are states of
+            several runs; a file cannot be read at the moment; or the best model is gone and cannot be made again.
     """
     found = Recovery(run)
     own, newest = read_id(run), -1
@@ -77,6 +82,7 @@ def inspect_run(run: Path) -> Recovery:
         checkpoint, reason = _read_state(path, own)
         if checkpoint is None:
             found.unsound[path] = reason
+            found.last_is_damaged |= _is_same(run / LAST, path)
             continue
         names.add(checkpoint.training.get("run"))
         if (step := read_position(checkpoint).step) > newest:
@@ -97,22 +103,36 @@ def _candidates(run: Path) -> list[Path]:
     """The files that may hold a state: `step-*`, newest first, and `last` if it is not one of these by a link."""
     states = saved_states(run)
     last = run / LAST
-    return [*states, *([last] if last.exists() and not any(last.samefile(path) for path in states) else [])]
+    return [*states, *([last] if last.exists() and not any(_is_same(last, path) for path in states) else [])]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file."""
+    try:
+        return one.samefile(other)
+    except OSError:  # there is no such file, or only a link to nothing
+        return False
 
 
 def _read_state(path: Path, own: str | None) -> tuple[Checkpoint | None, str]:
-    """A sound state of the run called `own`, or why this is none."""
+    """A sound state of the run called `own`, or why this is none.
+
+    Raises:
+        RunError: it may be one, but the system cannot read it now, or another version wrote it.
+    """
     try:
         checkpoint = load_checkpoint(path)
+        if not is_state(checkpoint):
+            return None, f"{path} holds a model, but no state to go on from"
+        step = read_position(checkpoint).step
+    except UnreadableError as error:
+        raise RunError(f"{path} may be sound, but is of no use now: {error}. Nothing was changed") from None
     except CheckpointError as error:
         return None, str(error)
-    if not is_state(checkpoint):
-        return None, f"{path} holds a model, but no state to go on from"
-    step = read_position(checkpoint).step
     if path.name != LAST.name and step != step_of(path):
         return None, f"{path} holds the state after step {step}"
     if own is not None and (checkpoint.training.get("run") or own) != own:
-        return None, f"{path} is of another run than {ENVIRONMENT} says"
+        return None, f"{path} {FOREIGN}"
     return checkpoint, ""
 
 
@@ -124,6 +144,8 @@ def _inspect_best(found: Recovery, own: str | None) -> None:
     if path.exists():
         try:
             best = load_checkpoint(path)
+        except UnreadableError as error:
+            raise RunError(f"{error}. Nothing was changed") from None
         except CheckpointError as error:
             reason = str(error)
         else:
@@ -134,7 +156,7 @@ def _inspect_best(found: Recovery, own: str | None) -> None:
                 reason = f"{path} is of epoch {facts.get('epoch', 0)}, and the best was of epoch {position.best_epoch}"
             else:
                 metrics = facts.get("metrics", {"top1": -1.0, "loss": 0.0})
-                found.incumbent = facts.get("epoch", 0), (metrics["top1"], -metrics["loss"])
+                found.incumbent = metrics["top1"], -metrics["loss"]
                 return
         found.unsound[path] = reason
     if position.best_epoch == 0:
@@ -172,7 +194,9 @@ def _refuse_to_begin_anew(run: Path, unsound: dict[Path, str]) -> None:
     if sound:
         model = run if sound[0] == run / BEST else sound[0]
         cure = f"begin a new run from its model, with `inceptionv4 train --resume {run} --model.weights {model}`"
-    if any("another run" in reason for reason in unsound.values()):
+        if not (run / "config.yaml").exists():
+            cure += ", and --config FILE, as its config.yaml is gone, too"
+    if any(reason.endswith(FOREIGN) for reason in unsound.values()):
         cure += f"; or, if the states are the run's own, move {run / ENVIRONMENT} away"
     raise RunError(f"{run} has no state to go on from: {reasons}. Nothing was changed; {cure}")
 

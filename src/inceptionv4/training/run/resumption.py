@@ -16,7 +16,7 @@ from inceptionv4.runtime.files import write_text
 from inceptionv4.settings import build, dump, read_yaml
 from inceptionv4.training.run.find import read_settings
 from inceptionv4.training.run.folder import RunFolder
-from inceptionv4.training.run.history import History, bring_back
+from inceptionv4.training.run.history import History, bring_back, check_files
 from inceptionv4.training.run.recovery import ASIDE, Recovery, inspect_run, read_id, set_aside
 from inceptionv4.training.run.settings import recorded_settings, settle
 from inceptionv4.training.run.state import Position, read_position
@@ -70,8 +70,9 @@ class Resumption:
 
     def run_id(self) -> str | None:
         """The run's own name, which its states have; None for a run of older versions."""
-        own = None if self.state is None else self.state.training.get("run")
-        return own or read_id(self.folder.path)
+        if self.state is not None and (name := self.state.training.get("run")):
+            return str(name)
+        return read_id(self.folder.path) if self.folder.is_writer else None
 
     def require_data(self, data: Mapping[str, Any]) -> None:
         """See that the images are those of the run.
@@ -79,7 +80,7 @@ class Resumption:
         Raises:
             DataError: the images have other names, classes, labels or another split.
         """
-        own: Mapping[str, Any] = {} if self.state is None else self.state.training["data"]
+        own: Mapping[str, Any] = {} if self.state is None else self.state.training.get("data") or {}
         if any(own[name] != data[name] for name in ("fingerprint", "labels") if name in own):
             raise DataError(
                 f"the images at {data['location']} are not those that {self.folder.place} was trained on; "
@@ -137,7 +138,12 @@ class Resumption:
         """List on what the run was trained, from which step on each; `now` is what it goes on with, in `precision`."""
         before: list[dict[str, Any]] = [] if self.state is None else list(self.state.training.get("machines", []))
         last = {name: value for name, value in before[-1].items() if name != "step"} if before else {}
-        changes = [f"{name} {last[name]} before, {now[name]} now" for name in last if last[name] != now.get(name)]
+        names = {**last, **now} if last else {}
+        changes = [
+            f"{name} {last.get(name, 'none')} before, {now.get(name, 'none')} now"
+            for name in names
+            if last.get(name) != now.get(name)
+        ]
         if changes:
             self.words.append(
                 f"goes on elsewhere ({'; '.join(changes)}): equal but for rounding from here on, not to the last bit; "
@@ -152,6 +158,8 @@ class Resumption:
             RunError: the folder cannot be written.
         """
         run = self.folder.path
+        check_files(run)
+        self.folder.accept()
         if self.recovery is not None:
             self.recovery.apply()
             self._write_settings(config)

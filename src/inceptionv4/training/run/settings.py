@@ -74,7 +74,7 @@ def recorded_settings(training: Mapping[str, Any], where: str, precision: Precis
     Raises:
         UsageError: another version wrote them, with settings that are gone.
     """
-    given = {name: Given(value, where) for name, value in _leaves(training["config"])}
+    given = {name: Given(value, where) for name, value in _leaves(training.get("config") or {})}
     own = given.get(PRECISIONS[0], Given("auto", where)).value
     if own == "auto" and precision is not None:
         own = precision
@@ -105,7 +105,7 @@ def describe_rate(begun: Config, config: Config, step: int, steps_per_epoch: int
 
 
 def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Of nested mappings, `section.key` and value."""
+    """List the values of nested mappings as `section.key` and value."""
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")

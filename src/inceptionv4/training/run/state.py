@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inceptionv4.errors import CheckpointError
+from inceptionv4.errors import CheckpointError, UnreadableError
 from inceptionv4.runtime.files import link_whole
 from inceptionv4.training.learner import Learner
 from inceptionv4.weights.checkpoint import TRAINING, Checkpoint, save_checkpoint
@@ -98,7 +98,7 @@ def step_of(state: Path) -> int:
 
 def saved_states(run: Path) -> list[Path]:
     """The states in a run folder, newest first by their names."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         states = (path for path in (run / LAST.parent).iterdir() if STEP.fullmatch(path.name))
         return sorted(states, key=step_of, reverse=True)
     return []
@@ -110,10 +110,17 @@ def is_state(checkpoint: Checkpoint) -> bool:
 
 
 def read_position(checkpoint: Checkpoint) -> Position:
-    """How far the training was that wrote this state."""
-    values: dict[str, Any] = dict(checkpoint.training["position"])
-    bad = {int(index): reason for index, reason in values["bad"].items()}
-    return Position(**{**values, "best": tuple(values["best"]), "bad": bad})
+    """How far the training was that wrote this state.
+
+    Raises:
+        UnreadableError: another version wrote it, in another form.
+    """
+    try:
+        values: dict[str, Any] = dict(checkpoint.training["position"])
+        bad = {int(index): reason for index, reason in values["bad"].items()}
+        return Position(**{**values, "best": tuple(values["best"]), "bad": bad})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableError(f"the state was written by another version: {error!r}") from None
 
 
 def restore(checkpoint: Checkpoint, learner: Learner) -> None:
