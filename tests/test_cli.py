@@ -15,8 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from inceptionv4.cli import main
 from inceptionv4.config import Config, load_config, recipes
 from inceptionv4.errors import Error
 from inceptionv4.settings import build, read_yaml
@@ -102,6 +105,29 @@ def test_usage_errors_exit_with_2_and_leave_nothing(
     assert message in result.err
     assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lack_of_memory_is_said_in_a_line(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numpy's, torch's, and that of an accelerator; another error of torch's keeps its traceback."""
+    for lack in (
+        lambda: np.empty(2**50),
+        lambda: torch.empty(2**50),
+        lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+    ):
+        monkeypatch.setattr("inceptionv4.cli.resolve", lambda *_, lack=lack: next(iter(lack())))
+        result = command("train", "--data", "digits")
+        assert result.code == 1
+        assert re.search("error: there is not enough memory: .*; take fewer images at once", result.err)
+        assert "Traceback" not in result.err
+    monkeypatch.setattr("inceptionv4.cli.resolve", lambda *_: torch.ones(2, 3) @ torch.ones(2, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        main(["train", "--data", "digits"])
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_plan_of_no_time_or_without_end_is_refused(command: Callable, seconds: str) -> None:
+    result = command("plan", "--data", "digits", "--seconds", seconds)
+    assert (result.code, "--seconds must be above 0 and at most 86400, a day" in result.err) == (2, True)
 
 
 def test_a_typo_in_a_file_is_named_with_its_line(command: Callable, tmp_path: Path) -> None:

@@ -103,7 +103,19 @@ def test_sizes_are_written(size: float, text: str) -> None:
     assert in_units(size) == text
 
 
-@pytest.mark.parametrize("options", [("--short-side", "0"), ("--val-fraction", "1"), ("--shard-size", "none")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--short-side", "0"),
+        ("--val-fraction", "1"),
+        ("--shard-size", "none"),
+        ("--shard-size", "9" * 400),
+        ("--shard-size", "0.1"),
+        ("--seed", "-1"),
+        ("--seed", str(2**63)),
+    ],
+    ids=lambda options: " ".join(options)[:30],
+)
 def test_bad_options_are_refused_before_anything_is_written(
     command: Command, textures: Path, options: tuple[str, str]
 ) -> None:

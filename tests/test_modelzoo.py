@@ -159,7 +159,11 @@ def test_unknown_keys_and_bad_values_are_reported(tmp_path: Path, command: Calla
     for text, words in (
         ("epoch_size: many\n", "schedule.epochs must be a whole number, got 'many'"),
         ("ds_type: coco\n", "ds_type must be imagenet or cifar10, got 'coco'"),
-        ("batch_size: -1\n", "batch_size must be a number above 0, got -1"),
+        ("batch_size: -1\n", "batch_size must be a finite number above 0, got -1"),
+        ("batch_size: .inf\n", "batch_size must be a finite number above 0, got inf"),
+        ("batch_size: 1e15\n", "optimizer.reference_batch must be <= 1048576, got 8000000000000000"),
+        (f"width: {'9' * 400}\n", "width must be a finite number above 0"),
+        (f"width: {'9' * 5000}\n", "cannot read the settings"),
         ("smooth_factor: 2\n", "loss.smoothing must be < 1"),
         ("- 1\n", "holds no settings"),
         ("a: [\n", "cannot read the settings"),

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inceptionv4.config import Config, load_config, recipes
+from inceptionv4.data.augment import sample_generator
+from inceptionv4.data.order import epoch_order
 from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, build, dump, keys, read_options, read_yaml
+from inceptionv4.training.learner import part_seed
+
+
+def whole_number(key: str) -> bool:
+    """Whether a setting is one."""
+    *sections, name = key.split(".")
+    kind: Any = Config
+    for section in sections:
+        kind = typing.get_type_hints(kind)[section]
+    return int in (hint := typing.get_type_hints(kind)[name], *typing.get_args(hint))
 
 
 def load(text: str) -> Config:
@@ -50,6 +66,15 @@ def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
         ("image:\n  size: 74", r"image.size must be >= 75, got 74 \(my.yaml:2\)"),
         ("image:\n  size: 299.5", r"image.size must be a whole number, got 299.5 \(my.yaml:2\)"),
         ("optimizer:\n  name: adam", r"one of adamw, rmsprop, sgd, got 'adam'; did you mean adamw\? \(my.yaml:2\)"),
+        ("seed: 9223372036854775808", r"seed must be <= 9223372036854775807, got 9223372036854775808 \(my.yaml:1\)"),
+        ("seed: -1", r"seed must be >= 0, got -1 \("),
+        ("seed: 1e30", r"seed must be a whole number, got '1e30'"),
+        ("seed: 1.5", r"seed must be a whole number, got 1.5"),
+        (f"seed: {'9' * 5000}", r"seed must be a whole number, got '9{199}\.\.\. \(5,002 characters\)"),
+        (f"seed: 0x{'f' * 5000}", r"seed must be <= 9223372036854775807, got a number of 20,000 bits"),
+        (f"optimizer: {{lr: {'9' * 400}}}", r"optimizer.lr must be finite, got inf"),
+        (f"optimizer: {{lr: -{'9' * 400}}}", r"optimizer.lr must be > 0, got -inf"),
+        (f"optimizer: {{name: 0x{'f' * 5000}}}", r"got a number of 20,000 bits"),
         ("image:\n  mean: [0.5]", r"image.mean must be a list of 3, got \[0.5\] \(my.yaml:2\)"),
         ("augment:\n\n  area: [0.1, 2]", r"augment.area must be <= 1, got 2 \(my.yaml:3\)"),
         ("augment:\n  area: [0.5, 0.1]", r"augment.area must run from low to high, got \[0.5, 0.1\]"),
@@ -78,6 +103,7 @@ def test_what_yaml_blurs_is_understood() -> None:
     assert config.optimizer.clip_norm is None
     assert config.image.std == (1.0, 1.0, 1.0)
     assert config.data.path == "2024"
+    assert load("output: 2024-13-45").output == "2024-13-45"  # no day, so a name
 
 
 def test_values_are_checked_however_a_section_is_made() -> None:
@@ -162,6 +188,30 @@ def test_recipes_and_files(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("seed: 3\n")
     config = load_config(file=tmp_path / "mine.yaml", overrides={"data.path": Given("x", "--data")})
     assert (config.recipe, config.seed, config.data.path) == ("mine", 3, "x")
+
+
+@pytest.mark.parametrize("key", [key for key in keys(Config) if whole_number(key)])
+def test_every_whole_number_has_a_largest_which_no_other_setting_contradicts(key: str) -> None:
+    """Without one, 2^63 is an error somewhere deep down, or fills the memory."""
+    for number in (2**63, 2**64, 10**30, 10**5000):
+        with pytest.raises(ConfigError, match=rf"^{re.escape(key)} must be <= [0-9]+, got "):
+            build(Config, {key: Given(number, "--x")})
+    with pytest.raises(ConfigError) as refused:
+        build(Config, {key: Given(10**30, "--x")})
+    largest = int(re.findall("[0-9]+", str(refused.value))[0])
+    others = {"image.size": Given(largest, "--y")} if key == "schedule.first_size" else {}
+    build(Config, {key: Given(largest, "--x"), **others})
+    with pytest.raises(ConfigError, match=rf"{re.escape(key)} must be <= {largest}, got {largest + 1} "):
+        build(Config, {key: Given(largest + 1, "--x")})
+
+
+def test_the_largest_seed_is_everybodys() -> None:
+    largest = 2**63 - 1
+    Config(seed=largest)
+    assert 0 <= part_seed(largest, 1_000_000, 3) < 2**63
+    torch.Generator().manual_seed(largest)
+    assert sorted(epoch_order(np.zeros(5), largest, 1_000_000).tolist()) == [0, 1, 2, 3, 4]
+    assert 0 <= sample_generator(largest, 1_000_000, 2**40).random() < 1
 
 
 def test_defaults_pass_their_own_checks() -> None:

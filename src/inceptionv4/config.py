@@ -11,12 +11,17 @@ from typing import Literal
 
 from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, Section, build, read_yaml, setting
-from inceptionv4.spec import Preprocessing
+from inceptionv4.spec import MOST_PIXELS, Preprocessing
 
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
 RuntimeName = Literal["torch", "onnxruntime", "openvino"]
 RuntimeOption = Literal["auto", RuntimeName]
 Sampling = Literal["natural", "balanced"]
+
+MOST_IMAGES, MOST_EPOCHS, MOST_THREADS = 2**20, 1_000_000, 1024
+"""More than any training has: beyond, a slip of the finger would fill the memory, or overflow somewhere deep down."""
+MOST_SEED = 2**63 - 1
+"""torch takes 64 bits, with a sign on some devices; numpy's generators take any number that is not negative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,9 @@ class DataConfig(Section):
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
     sampling: Sampling = setting("natural", "natural: each image once an epoch; balanced: each class equally often")
-    repeats: int = setting(1, "views of an image in one batch, of fewer images an epoch", at_least=1)
+    repeats: int = setting(
+        1, "views of an image in one batch, of fewer images an epoch", at_least=1, at_most=MOST_IMAGES
+    )
     on_error: Literal["raise", "skip"] = setting(
         "skip", "training images that cannot be decoded: skip up to 1 %, or raise"
     )
@@ -34,7 +41,7 @@ class DataConfig(Section):
         True, "decode large JPEGs at 1/2, 1/4 or 1/8 where the crop has one and a half times the pixels needed"
     )
     workers: int | None = setting(
-        None, "threads that decode; null: one on a CPU, one a core on an accelerator", at_least=0
+        None, "threads that decode; null: one on a CPU, one a core on an accelerator", at_least=0, at_most=MOST_THREADS
     )
 
 
@@ -51,7 +58,7 @@ class AugmentConfig(Section):
     policy: Literal["none", "autoaugment", "randaugment", "trivialaugment", "augmix"] = setting(
         "none", "none, autoaugment, randaugment, trivialaugment or augmix"
     )
-    policy_operations: int = setting(2, "randaugment: operations on an image", at_least=1)
+    policy_operations: int = setting(2, "randaugment: operations on an image", at_least=1, at_most=100)
     policy_strength: int = setting(9, "randaugment: their strength", at_least=0, at_most=30)
     erase: float = setting(0.0, "probability of covering a box of 2 to 33 % with noise", at_least=0, at_most=1)
     color: float = setting(0.0, "largest relative change of brightness, contrast and saturation", at_least=0, below=1)
@@ -82,7 +89,10 @@ class OptimizerConfig(Section):
     )
     lr: float = setting(1e-3, "peak learning rate", above=0)
     reference_batch: int | None = setting(
-        None, "batch size that lr is for; others change it in proportion, adamw's by the root; null: none", at_least=1
+        None,
+        "batch size that lr is for; others change it in proportion, adamw's by the root; null: none",
+        at_least=1,
+        at_most=MOST_IMAGES,
     )
     weight_decay: float = setting(
         0.05, "on convolution and classifier weights; norms and biases are exempt", at_least=0
@@ -104,13 +114,14 @@ class ScheduleConfig(Section):
     name: Literal["cosine", "linear", "step", "exponential", "one_cycle", "constant"] = setting(
         "cosine", "after the warm-up: cosine, linear, step, exponential, one_cycle or constant"
     )
-    epochs: int = setting(30, "passes over the training images", at_least=1)
+    epochs: int = setting(30, "passes over the training images", at_least=1, at_most=MOST_EPOCHS)
     warmup_epochs: float = setting(1.0, "rise of the learning rate, linear but for one_cycle", at_least=0)
     first_size: int | None = setting(
         None,
         "image size of the first epoch, rounded up to multiples of 32 px below image.size; it grows evenly to that "
         "for the last quarter; null: one size",
         at_least=75,
+        at_most=MOST_PIXELS,
     )
     final_factor: float = setting(
         0.0, "cosine, linear: learning rate at the end, as a share of the peak", at_least=0, at_most=1
@@ -143,11 +154,16 @@ class LossConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Section):
-    batch_size: int = setting(32, "images a step, over all processes", at_least=2)
+    batch_size: int = setting(32, "images a step, over all processes", at_least=2, at_most=MOST_IMAGES)
     freeze: str | None = setting(None, "stages that stay as they are, such as stem or stem..reduction_a; null: none")
-    patience: int | None = setting(None, "epochs without a better top-1 after which to stop; null: never", at_least=1)
+    patience: int | None = setting(
+        None, "epochs without a better top-1 after which to stop; null: never", at_least=1, at_most=MOST_EPOCHS
+    )
     accumulate: int = setting(
-        1, "parts in which a batch goes through the network, over all processes, to save memory", at_least=1
+        1,
+        "parts in which a batch goes through the network, over all processes, to save memory",
+        at_least=1,
+        at_most=MOST_IMAGES,
     )
     ema_decay: float = setting(
         0.99, "of the averaged weights, which are the ones evaluated; 0: none", at_least=0, below=1
@@ -177,7 +193,7 @@ class TrainingConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(Section):
-    keep: int = setting(3, "newest states that are kept, to resume from", at_least=1)
+    keep: int = setting(3, "newest states that are kept, to resume from", at_least=1, at_most=MOST_EPOCHS)
     every_minutes: float = setting(15.0, "between states within an epoch; each epoch ends with one", at_least=0)
 
 
@@ -185,7 +201,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     recipe: str = setting("custom", "name of the recipe; names the folder of its runs")
     output: str = setting("runs", "folder of run folders, or a URI such as s3://bucket/runs")
-    seed: int = setting(0, "of weights, order and augmentation", at_least=0, at_most=2**63 - 1)
+    seed: int = setting(0, "of weights, order and augmentation", at_least=0, at_most=MOST_SEED)
     data: DataConfig = DataConfig()
     image: Preprocessing = Preprocessing()
     augment: AugmentConfig = AugmentConfig()

@@ -6,6 +6,7 @@ is said why there is nothing to set. Keys that those files never had are reporte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def convert_settings(path: Path) -> Conversion:
     """
     try:
         given = next(yaml.safe_load_all(path.read_text(encoding="utf-8")), None)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot read the settings in {path}: {reason}") from None
     if not isinstance(given, Mapping):
@@ -176,10 +177,10 @@ def _computed(given: Mapping[str, Any], path: Path) -> Iterator[Line]:
 def _number(given: Mapping[str, Any], key: str, path: Path) -> float:
     try:
         number = float(given[key])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.0
-    if not number > 0:
-        raise ConfigError(f"{key} must be a number above 0, got {given[key]!r} ({path})")
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{key} must be a finite number above 0, got {given[key]!r} ({path})")
     return number
 
 

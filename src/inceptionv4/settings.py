@@ -22,6 +22,8 @@ from inceptionv4.errors import ConfigError
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Section")
+LONGEST = 200
+"""Characters of a value that an error shows."""
 
 
 def setting(
@@ -99,6 +101,8 @@ def _construct(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
+    except ValueError:
+        return node.value  # a number of thousands of digits, or no such day: as text, which every check can name
     finally:
         loader.dispose()
 
@@ -124,7 +128,7 @@ def read_options(tokens: tuple[str, ...]) -> dict[str, Given]:
             raise ConfigError(f"{option} is given twice; keep one")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # the second for a number of thousands of digits, or no such day
             value = text
         given[key] = Given(value, option)
     return given
@@ -211,25 +215,27 @@ def coerce(value: Any, hint: Any, key: str) -> Any:
     if origin is Literal:
         if value in args and not isinstance(value, bool):
             return value
-        near = difflib.get_close_matches(str(value), [str(choice) for choice in args], n=1)
+        near = difflib.get_close_matches(_shown(value), [str(choice) for choice in args], n=1)
         hint_text = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key} must be one of {', '.join(map(str, args))}, got {value!r}{hint_text}")
+        raise ConfigError(f"{key} must be one of {', '.join(map(str, args))}, got {_shown(value)}{hint_text}")
     if origin is tuple:
         if isinstance(value, (list, tuple)) and (args[-1] is Ellipsis or len(value) == len(args)):
             return tuple(coerce(part, args[0], key) for part in value)
         size = "a list" if args[-1] is Ellipsis else f"a list of {len(args)}"
-        raise ConfigError(f"{key} must be {size}, got {value!r}")
+        raise ConfigError(f"{key} must be {size}, got {_shown(value)}")
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf  # which no setting may be, and says so
         except (TypeError, ValueError):
             pass
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)  # a folder may be called 2024
+        return str(value) if abs(value) < 10**LONGEST else _shown(value)  # a folder may be called 2024
     if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise ConfigError(f"{key} must be {names.get(hint, hint)}, got {value!r}")
+    raise ConfigError(f"{key} must be {names.get(hint, hint)}, got {_shown(value)}")
 
 
 def _check_limits(value: Any, limits: Mapping[str, float], key: str) -> None:
@@ -242,13 +248,23 @@ def _check_limits(value: Any, limits: Mapping[str, float], key: str) -> None:
     for number in value if isinstance(value, tuple) else (value,):
         for sign, limit in limits.items():
             if number is not None and not holds[sign](number, limit):
-                raise ConfigError(f"{key} must be {sign} {_number(limit)}, got {_number(number)}")
+                raise ConfigError(f"{key} must be {sign} {_exact(limit)}, got {_exact(number)}")
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{key} must be finite, got {number:g}")
 
 
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
+def _exact(number: float) -> str:
+    """A whole number to its last digit, so that one beside a limit is told from it; others in short."""
+    return f"{number:g}" if isinstance(number, float) else _shown(number)
+
+
+def _shown(value: Any) -> str:
+    """A value for people, on one line of sane length."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write whole numbers of more than 4300 digits
+        return f"a number of {value.bit_length():,} bits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def dump(section: Section) -> str:

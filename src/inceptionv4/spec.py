@@ -12,6 +12,8 @@ from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.settings import Section, setting
 
 Interpolation = Literal["bilinear", "bicubic"]
+MOST_PIXELS = 2**13
+"""Of a side of the network's input: a batch of two takes 1.6 GB then, before the first layer."""
 NOTE = "inceptionv4.spec"
 """What a specification, as JSON, is called among the notes of other projects' files that we write."""
 
@@ -24,7 +26,7 @@ class Preprocessing(Section):
     and a value v of 0..255 becomes `(v / 255 - mean) / std`.
     """
 
-    size: int = setting(299, "height and width of the network's input, px", at_least=75)
+    size: int = setting(299, "height and width of the network's input, px", at_least=75, at_most=MOST_PIXELS)
     crop: float = setting(0.875, "share of the shorter side that the evaluated square covers", above=0, at_most=1)
     interpolation: Interpolation = setting("bicubic", "bilinear or bicubic")
     mean: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "subtracted, of values in 0..1")

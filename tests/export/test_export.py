@@ -410,6 +410,14 @@ def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: C
         (("air", "--pixels"), "--pixels is for onnx, openvino, pt2 and mindir"),
         (("onnx", "--encrypt-key-file", "k"), "is for --format mindir"),
         (("onnx", "--batch-size", 0), "--batch-size must be at least 1"),
+        (
+            ("onnx", "--batch-size", 2**63),
+            "--batch-size must be at least 1 and at most 1048576, got 9223372036854775808",
+        ),
+        (
+            ("onnx", "--int8", "--calibrate", "x", "--max-drop", "nan"),
+            "--max-drop a number, at least 0, got 300 and nan",
+        ),
     ):
         result = command("export", model, "--format", *arguments)
         assert (result.code, words in result.err) == (2, True), result.err

@@ -216,9 +216,10 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.absolute("file:///a/b") == storage.absolute("/a/b") == "/a/b"
     assert storage.join("s3://b/runs/", "digits", "1") == "s3://b/runs/digits/1"
     assert storage.join("runs", "digits") == Path("runs/digits")
-    monkeypatch.setenv("INCEPTIONV4_STORAGE_SECONDS", "soon")
-    with pytest.raises(UsageError, match="INCEPTIONV4_STORAGE_SECONDS .* got 'soon'"):
-        storage.patience()
+    for text in ("soon", "0", "nan", "inf", "1e300"):
+        monkeypatch.setenv("INCEPTIONV4_STORAGE_SECONDS", text)
+        with pytest.raises(UsageError, match=f"INCEPTIONV4_STORAGE_SECONDS .* got '{text}'"):
+            storage.patience()
     monkeypatch.delenv("OBS_ENDPOINT", raising=False)
     with pytest.raises(UsageError, match="obs://bucket: set OBS_ENDPOINT"):
         storage._obs("bucket")

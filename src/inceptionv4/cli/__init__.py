@@ -25,6 +25,7 @@ from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
+from inceptionv4.runtime.lack import is_lack_of_memory
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
@@ -125,7 +126,10 @@ def plan(
         Print one object.
     """
     from inceptionv4.cli.plans import show_plan
+    from inceptionv4.errors import UsageError
 
+    if not 0 < seconds <= 86400:
+        raise UsageError(f"--seconds must be above 0 and at most 86400, a day, got {seconds:g}")
     show_plan(resolve(settings, recipe, config, data), seconds, json)
 
 
@@ -300,6 +304,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         complain(str(error))
         end(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_lack_of_memory(error):
+            raise
+        complain(
+            f"there is not enough memory: {' '.join(str(error).split())[:200]}; take fewer images at once "
+            "(--training.accumulate in a training), smaller ones, or a narrower network"
+        )
+        end(1)
     except KeyboardInterrupt:
         complain("interrupted")
         end(130)

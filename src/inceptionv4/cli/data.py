@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inceptionv4.cli.console import Flag, print_json
+from inceptionv4.config import MOST_SEED
 from inceptionv4.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def pack(
 
     if short_side is not None and short_side < 1:
         raise UsageError(f"--short-side must be at least 1, got {short_side}")
+    if not 0 <= seed <= MOST_SEED:
+        raise UsageError(f"--seed must be at least 0 and at most {MOST_SEED}, got {seed}")
     if not 0 < val_fraction < 1:
         raise UsageError(f"--val-fraction must be between 0 and 1, got {val_fraction:g}")
     packed = write(
@@ -154,10 +157,10 @@ def parse_size(text: str) -> int:
         UsageError: it is none.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
-    size = int(float(match[1]) * UNITS[match[2]]) if match else 0
-    if size <= 0:
-        raise UsageError(f"--shard-size must be a size such as 256M or 1G, got {text!r}")
-    return size
+    size = float(match[1]) * UNITS[match[2]] if match else 0
+    if not 1 <= size < 2**63:
+        raise UsageError(f"--shard-size must be a size such as 256M or 1G, got {text[:40]!r}")
+    return int(size)
 
 
 def in_units(size: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from inceptionv4.cli.console import Flag
+from inceptionv4.config import MOST_IMAGES
 
 SUFFIXES = {"openvino": ".xml"}
 """Of files, where it is not the format's name."""
@@ -81,8 +83,8 @@ def export(
     path = output or Path(f"inceptionv4{suffix}")
     if path.suffix != suffix:
         raise UsageError(f"--output must end in {suffix}, got {path}")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"--batch-size must be at least 1, got {batch_size}")
+    if batch_size is not None and not 1 <= batch_size <= MOST_IMAGES:
+        raise UsageError(f"--batch-size must be at least 1 and at most {MOST_IMAGES}, got {batch_size}")
     if encrypt_key_file is not None and format != "mindir":
         raise UsageError("--encrypt-key-file is for --format mindir; others are not encrypted")
     for_ascend = format == "om" or profile == "ascend"
@@ -102,8 +104,10 @@ def export(
         raise UsageError(f"--int8 and --precision {precision} are two precisions; give one of them")
     if not path.parent.is_dir():
         raise UsageError(f"--output is to be in {path.parent}, which is no folder; make it, or give another")
-    if samples < 1 or max_drop < 0:
-        raise UsageError(f"--samples must be at least 1 and --max-drop at least 0, got {samples} and {max_drop:g}")
+    if samples < 1 or not 0 <= max_drop < math.inf:
+        raise UsageError(
+            f"--samples must be at least 1 and --max-drop a number, at least 0, got {samples} and {max_drop:g}"
+        )
     artefact = export_model(
         model,
         format,

@@ -59,7 +59,7 @@ def serve(
         raise UsageError(f"{', '.join(missing)} is not installed: pip install 'inceptionv4[serve]'")
     for option, value in (("--queue", queue), ("--timeout", timeout), ("--max-upload", max_upload)):
         if not 0 < value < 2**20:
-            raise UsageError(f"{option} must be above 0 and below {2**20:,}, got {value:g}")
+            raise UsageError(f"{option} must be above 0 and below {2**20:,}, got {value}")
     if not name or any(letter in "/?#%" or not letter.isprintable() for letter in name):
         raise UsageError(f"--name must be one part of an address, got {name!r}")
 

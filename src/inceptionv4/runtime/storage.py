@@ -305,15 +305,17 @@ def patience() -> float:
     """Seconds after which a request that did not succeed is an error.
 
     Raises:
-        UsageError: INCEPTIONV4_STORAGE_SECONDS is no positive number.
+        UsageError: INCEPTIONV4_STORAGE_SECONDS is no positive number, or more than a day.
     """
     text = os.environ.get("INCEPTIONV4_STORAGE_SECONDS", "60")
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0
-    if not seconds > 0:
-        raise UsageError(f"INCEPTIONV4_STORAGE_SECONDS must be a number of seconds above 0, got {text!r}")
+    if not 0 < seconds <= 86400:
+        raise UsageError(
+            f"INCEPTIONV4_STORAGE_SECONDS must be a number of seconds above 0, and at most a day's, got {text!r}"
+        )
     return seconds
 
 
