@@ -118,8 +118,8 @@ class ScheduleConfig(Section):
     warmup_epochs: float = setting(1.0, "rise of the learning rate, linear but for one_cycle", at_least=0)
     first_size: int | None = setting(
         None,
-        "image size of the first epoch, rounded up to multiples of 32 px below image.size; it grows evenly to that "
-        "for the last quarter; null: one size",
+        "image size of the first epoch, raised to the next image.size - 32 n (for 299, 160 becomes 171), growing "
+        "evenly to image.size for the last quarter; null: one size",
         at_least=75,
         at_most=MOST_PIXELS,
     )
@@ -127,7 +127,7 @@ class ScheduleConfig(Section):
         0.0, "cosine, linear: learning rate at the end, as a share of the peak", at_least=0, at_most=1
     )
     decay_epochs: float = setting(
-        2.0, "step, exponential: epochs for a fall by decay_factor (the paper's is 2)", above=0
+        2.0, "step, exponential: epochs for a fall by decay_factor (the paper's is 2)", at_least=1e-3
     )
     decay_factor: float = setting(0.94, "step, exponential: what is left after decay_epochs", above=0, at_most=1)
 

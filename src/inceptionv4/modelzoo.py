@@ -187,6 +187,7 @@ def _number(given: Mapping[str, Any], key: str, path: Path) -> float:
 ALWAYS: dict[str, tuple[Any, str]] = {
     "model.dropout": (0.2, "there 80 % of the features were dropped: a probability taken for its opposite"),
     "optimizer.name": ("rmsprop", ""),
+    "image.interpolation": ("bilinear", ""),
     "optimizer.clip_norm": (None, ""),
     "training.ema_decay": (0.0, "there the last weights were kept, without an evaluation in between"),
 }

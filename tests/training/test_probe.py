@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,12 @@ def test_a_plan_in_words_says_what_to_do(
     assert "accumulate" not in words
     monkeypatch.setattr(probe, "total_memory", lambda device: 0)
     plans.show_plan(config, seconds=1.0, json=False)
-    assert "0 images would fit at once; take smaller images (--image.size)" in capsys.readouterr().out
+    words = capsys.readouterr().out
+    assert "0 images would fit at once; take smaller images (--image.size)" in words
+    assert "grow" not in words
+    schedule = replace(config.schedule, first_size=75)
+    plans.show_plan(replace(config, image=replace(config.image, size=107), schedule=schedule), seconds=1.0, json=False)
+    assert "\nsize        images grow from 75 to 107 px\n" in capsys.readouterr().out
 
 
 def test_the_rate_test_rises_and_suggests_a_tenth_of_the_best(

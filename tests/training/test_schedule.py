@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 from inceptionv4.config import Config, OptimizerConfig, ScheduleConfig, TrainingConfig
 from inceptionv4.errors import ConfigError
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training.schedule import image_size, learning_rate, peak_rate
+from inceptionv4.training.schedule import describe_growth, image_size, learning_rate, peak_rate
 
 
 def config(**schedule: Any) -> Config:
@@ -107,6 +107,33 @@ def test_the_image_grows_in_strides_over_three_quarters() -> None:
     assert image_size(0, Config()) == 299
     with pytest.raises(ConfigError, match=r"schedule\.first_size must be at most image\.size, got 300 and 299"):
         Config(schedule=ScheduleConfig(first_size=300))
+
+
+@pytest.mark.parametrize(
+    ("last", "first", "epochs", "words"),
+    [
+        (299, 160, 300, "images grow from 171 to 299 px"),
+        (299, 160, 8, "images grow from 171 to 299 px"),
+        (299, 171, 8, "images grow from 171 to 299 px"),
+        (299, 172, 8, "images grow from 203 to 299 px"),
+        (299, 75, 2, "images grow from 75 to 235 px"),  # which has no last quarter
+        (299, 160, 1, "images of 171 px, too few epochs to grow to 299"),
+        (299, 280, 8, ""),  # less than a step
+        (299, None, 8, ""),
+    ],
+)
+def test_growth_is_said_as_it_is(last: int, first: int | None, epochs: int, words: str) -> None:
+    schedule = ScheduleConfig(epochs=epochs, first_size=first, warmup_epochs=0)
+    config = Config(image=Preprocessing(size=last), schedule=schedule)
+    assert describe_growth(config) == words
+    sizes = [image_size(epoch, config) for epoch in range(epochs)]
+    assert words == "" or all(str(size) in words for size in {sizes[0], sizes[-1]})
+
+
+def test_a_decay_too_fast_for_numbers_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"decay_epochs must be >= 0\.001, got 4\.94066e-324"):
+        ScheduleConfig(decay_epochs=5e-324)
+    assert learning_rate(10**9, config(name="step", decay_epochs=1e-3, epochs=10**6), 1001) == 0
 
 
 @pytest.mark.parametrize(("name", "expected"), [("sgd", 0.8), ("rmsprop", 0.8), ("adamw", 0.4)])

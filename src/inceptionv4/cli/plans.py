@@ -9,7 +9,7 @@ from datetime import timedelta
 from inceptionv4.cli.console import print_json
 from inceptionv4.config import Config
 from inceptionv4.training.probe import Plan, find_batch_size, find_learning_rate, make_plan
-from inceptionv4.training.schedule import peak_rate
+from inceptionv4.training.schedule import describe_growth, peak_rate
 
 
 def show_plan(config: Config, seconds: float, json: bool) -> None:
@@ -21,6 +21,7 @@ def show_plan(config: Config, seconds: float, json: bool) -> None:
     rows = {
         "device": plan.device,
         "batch": f"{plan.batch_size} images{_parts(plan)}",
+        **({"size": growth} if (growth := describe_growth(config)) else {}),
         "memory": f"{_gigabytes(plan.memory_bytes)} of {_gigabytes(plan.memory_total_bytes)}; "
         f"{plan.largest_part} images would fit at once{_advice(plan)}",
         "loader": f"{plan.loader_images_per_second:.1f} img/s",

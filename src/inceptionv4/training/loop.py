@@ -29,7 +29,7 @@ from inceptionv4.training.run.history import History, StepRecord
 from inceptionv4.training.run.resumption import Resumption
 from inceptionv4.training.run.settings import describe_rate
 from inceptionv4.training.run.state import Position, restore, save_state
-from inceptionv4.training.schedule import image_size, learning_rate
+from inceptionv4.training.schedule import describe_growth, image_size, learning_rate
 from inceptionv4.training.start import make_network
 from inceptionv4.training.tracker import make_tracker, require_tracker
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
@@ -255,8 +255,7 @@ class Training:
         source = self.dataset.source
         parameters = count_parameters(self.learner.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
-        first, last = (image_size(epoch, self.config) for epoch in (0, self.config.schedule.epochs - 1))
-        sizes = f"\nimages grow from {first} to {last} px" if first != last else ""
+        growth = describe_growth(self.config)
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         device, precision = self.device.describe(), self.eval_device.precision
         if precision != self.device.precision:
@@ -264,7 +263,7 @@ class Training:
         return (
             f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
-            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others}){sizes}"
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})" + (f"\n{growth}" if growth else "")
         )
 
 

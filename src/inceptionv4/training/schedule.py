@@ -61,17 +61,27 @@ def peak_rate(config: Config) -> float:
 
 
 def image_size(epoch: int, config: Config) -> int:
-    """Height and width of the images in an epoch, from 0, px: from `schedule.first_size` up to `image.size`.
+    """Height and width of the images in an epoch, from 0, px: from about `schedule.first_size` up to `image.size`.
 
     It grows evenly over three quarters of the epochs, in steps of the network's whole stride, 32, so that all sizes
-    meet the image's edge alike. Small images first cost less and teach as much ("EfficientNetV2",
-    arXiv 2104.00298, section 4; "Fixing the train-test resolution discrepancy", arXiv 1906.06423).
+    meet the image's edge alike. The steps are counted down from `image.size`, so that the first epoch gets the smallest
+    such size that is not below `schedule.first_size`: 171 px for 160 and 299. Small images first cost less and teach as
+    much ("EfficientNetV2", arXiv 2104.00298, section 4; "Fixing the train-test resolution discrepancy", arXiv
+    1906.06423).
     """
     first, last = config.schedule.first_size, config.image.size
     if first is None:
         return last
     left = max(1 - epoch / max(0.75 * config.schedule.epochs, 1), 0)
     return last - 32 * int((last - first) * left / 32)
+
+
+def describe_growth(config: Config) -> str:
+    """What a training says of images that change their size, `images grow from 171 to 299 px`; empty if none do."""
+    first, last = image_size(0, config), image_size(config.schedule.epochs - 1, config)
+    if first < last:
+        return f"images grow from {first} to {last} px"
+    return "" if last == config.image.size else f"images of {last} px, too few epochs to grow to {config.image.size}"
 
 
 def _cosine(start: float, end: float, progress: float) -> float:
