@@ -203,9 +203,10 @@ def test_bring(proxy: s3.Proxy, tmp_path: Path) -> None:
 def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "1.5")
     assert cache_limit(tmp_path) == 1_500_000_000
-    monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "much")
-    with pytest.raises(UsageError, match="INCEPTIONV4_CACHE_GB .* got 'much'"):
-        cache_limit(tmp_path)
+    for text in ("much", "-1", "nan", "inf"):
+        monkeypatch.setenv("INCEPTIONV4_CACHE_GB", text)
+        with pytest.raises(UsageError, match=f"INCEPTIONV4_CACHE_GB .* got '{text}'"):
+            cache_limit(tmp_path)
     monkeypatch.delenv("INCEPTIONV4_CACHE_GB")
     status = os.statvfs(tmp_path)
     assert cache_limit(tmp_path / "not/yet") == pytest.approx(status.f_bavail * status.f_frsize / 2, rel=0.1)

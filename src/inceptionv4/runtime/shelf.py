@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -188,6 +189,6 @@ def cache_limit(folder: Path) -> int:
         limit = float(text)
     except ValueError:
         limit = -1
-    if not limit >= 0:
+    if not 0 <= limit < math.inf:
         raise UsageError(f"INCEPTIONV4_CACHE_GB must be a number of gigabytes, 0 or more, got {text!r}")
     return int(limit * 1e9)
