@@ -129,6 +129,7 @@ def test_results_of_older_versions_are_kept_aside_if_a_line_is_lost(damage: str,
     assert len(history.rows) == expected
     assert said in " ".join(words)
     assert (tmp_path / "aside" / RESULTS).exists() == (damage == "a line")
+    assert not (tmp_path / "aside" / LOG).exists()
     if damage == "a line":
         assert (tmp_path / "aside" / RESULTS).read_text() == damaged
 

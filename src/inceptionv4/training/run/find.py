@@ -120,7 +120,7 @@ def _create_remotely(recipe: str, config: Config, device: Device) -> str:
 
 
 def _numbers(recipe: Place) -> set[int]:
-    """Of the runs in a folder of runs."""
+    """List the numbers of the runs in a folder of runs."""
     if isinstance(recipe, Path):
         names = {path.name for path in recipe.glob("*")}
     else:

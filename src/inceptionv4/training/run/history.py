@@ -99,7 +99,7 @@ class History:
         self.losses, self.steps = 0.0, 0
 
     def facts(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """List all of it, for JSON."""
         return asdict(self) | {"sha256": self._sha.hexdigest()}
 
     def table(self) -> str:
@@ -143,18 +143,19 @@ def bring_back(run: Path, epoch: int, step: int, facts: Mapping[str, Any] | None
             history.add(record)
             if record.epoch <= epoch:
                 history.losses, history.steps = 0.0, 0
-        history.rows = [row for row in read_rows(results) if int(float(row["epoch"])) <= epoch]
-        if len(history.rows) < epoch:
-            words.append(f"results.csv has {len(history.rows)} of {epoch} epochs that can be read")
+        history.rows = [row for row in read_rows(results) if float(row["epoch"]) <= epoch]
     if step == 0 and log:
         words.append("no state had been saved, so that it begins again")
     if log and (words or not log.startswith(sound)):
         words.append(f"the log as it was found is {set_aside(run, run / LOG, keep=True)}")
     table = history.table().encode()
-    lost_rows = facts is None and len(history.rows) < epoch
-    if results and (lost_rows or (facts is not None and not results.startswith(table))):
-        kept = set_aside(run, run / RESULTS, keep=True)
-        words.append(f"results.csv was not what the state says; as it was found it is {kept}")
+    if facts is None and len(history.rows) < epoch:
+        words.append(f"results.csv has {len(history.rows)} of {epoch} epochs that can be read")
+        lost = True
+    else:
+        lost = facts is not None and not results.startswith(table)
+    if results and lost:
+        words.append(f"results.csv as it was found is {set_aside(run, run / RESULTS, keep=True)}")
     write_text(run / LOG, sound.decode())
     write_text(run / RESULTS, table.decode())
     return history, words
