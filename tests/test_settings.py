@@ -217,3 +217,26 @@ def test_the_largest_seed_is_everybodys() -> None:
 def test_defaults_pass_their_own_checks() -> None:
     config: Any = Config()
     assert dataclasses.asdict(build(Config, {})) == dataclasses.asdict(config)
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "1.10", "12:30", "1e3", "0x10", "1_000", "2026-11-26", "yes", "off", "[a]", "{a: 1}", "a: b", "# x"]
+)
+def test_text_is_taken_as_it_is_written(text: str) -> None:
+    """For YAML most of these are numbers, dates, truth values or lists."""
+    for option in (("--output", text), (f"--output={text}",)):
+        assert build(Config, read_options(option)).output == text
+    assert build(Config, read_options(("--data.path", text))).data.path == text
+    if text[0] not in "[{#" and ": " not in text:
+        assert load(f"output: {text}").output == text
+    assert load(f"output: '{text}'\ndata:\n  path: '{text}'").data.path == text
+
+
+def test_null_is_none_where_a_setting_may_have_none() -> None:
+    for text in ("null", "~"):
+        assert build(Config, read_options(("--data.path", text))).data.path is None
+        assert build(Config, read_options(("--output", text))).output == text
+        with pytest.raises(ConfigError, match=r"output must be text, got None \(my.yaml:1\)"):
+            load(f"output: {text}")
+    assert load("output: 'null'").output == "null"
+    assert load("data:\n  path: 'null'").data.path == "null"

@@ -22,6 +22,8 @@ from inceptionv4.errors import ConfigError
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Section")
+NULL = ("null", "Null", "NULL", "~")
+"""How YAML writes that there is no value."""
 LONGEST = 200
 """Characters of a value that an error shows."""
 
@@ -60,6 +62,9 @@ class Given:
 
     value: Any
     where: str
+    written: str | None = None
+    """The letters of the value; None where it is no single word or number. Settings that are text take them as they
+    are: to YAML, 010 is eight, 1.10 is 1.1, and 12:30 is 750."""
 
 
 def read_yaml(text: str, source: str) -> dict[str, Given]:
@@ -94,7 +99,9 @@ def _flatten(node: yaml.Node, prefix: str, source: str, given: dict[str, Given])
         if isinstance(value_node, yaml.MappingNode):
             _flatten(value_node, key + ".", source, given)
         else:
-            given[key] = Given(_construct(value_node), f"{source}:{line}")
+            value = _construct(value_node)
+            is_word = isinstance(value_node, yaml.ScalarNode) and value is not None
+            given[key] = Given(value, f"{source}:{line}", value_node.value if is_word else None)
 
 
 def _construct(node: yaml.Node) -> Any:
@@ -108,7 +115,8 @@ def _construct(node: yaml.Node) -> Any:
 
 
 def read_options(tokens: tuple[str, ...]) -> dict[str, Given]:
-    """`--section.key value` and `--section.key=value` pairs; values are read as YAML, so `[0.5, 1]` is a list.
+    """`--section.key value` and `--section.key=value` pairs; values are read as YAML, so `[0.5, 1]` is a list. Text is
+    taken as it is written; null is no text only where a setting may have none.
 
     Raises:
         ConfigError: a token that is no option, or an option without a value or given twice.
@@ -130,7 +138,7 @@ def read_options(tokens: tuple[str, ...]) -> dict[str, Given]:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # the second for a number of thousands of digits, or no such day
             value = text
-        given[key] = Given(value, option)
+        given[key] = Given(value, option, text)
     return given
 
 
@@ -152,7 +160,10 @@ def build(kind: type[S], given: Mapping[str, Given], prefix: str = "") -> S:
         if _is_section(hint):
             values[field.name] = build(hint, given, key + ".")
         elif key in given:
-            value, where = given[key].value, given[key].where
+            value, where, written = given[key].value, given[key].where, given[key].written
+            is_null = value is None and written in NULL and hint is not str
+            if written is not None and _is_text(hint) and not is_null:
+                value = written
             try:
                 value = coerce(value, hint, key)
                 _check_limits(value, field.metadata["limits"], key)
@@ -186,6 +197,10 @@ def flatten(section: Section, prefix: str = "") -> dict[str, Any]:
 
 def _is_section(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def _is_text(hint: Any) -> bool:
+    return hint is str or str in typing.get_args(hint)
 
 
 def _did_you_mean(key: str, known: list[str]) -> str:
