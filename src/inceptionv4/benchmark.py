@@ -13,6 +13,7 @@ import torch
 from inceptionv4.config import Config, PrecisionOption, RuntimeOption
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.options import options_from
 from inceptionv4.errors import ConfigError
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.images import check_places, find_images
@@ -163,7 +164,7 @@ def measure_loading(config: Config, rounds: int = 5) -> LoadingSpeed:
     if config.data.path is None:
         raise ConfigError("data.path is not set: say which images to load with --data FOLDER")
     device = select_device(config.training.device, config.training.precision)
-    samples = read_dataset(config.data.path, config.data.val_fraction).train
+    samples = read_dataset(config.data.path, config.data.val_fraction, options_from(config.data)).train
     workers = device.default_workers() if config.data.workers is None else config.data.workers
     loader = TrainingLoader(samples, config, workers=workers)
     batches = _without_end(loader)

@@ -13,6 +13,7 @@ from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, Section, build, read_yaml, setting
 from inceptionv4.spec import MOST_PIXELS, Preprocessing
 
+LayoutName = Literal["folder", "zip", "tar", "shards", "csv", "parquet", "cifar", "imagenet"]
 PrecisionOption = Literal["auto", "fp32", "bf16", "fp16"]
 RuntimeName = Literal["torch", "onnxruntime", "openvino"]
 RuntimeOption = Literal["auto", RuntimeName]
@@ -30,6 +31,19 @@ class DataConfig(Section):
     val_fraction: float = setting(
         0.2, "share held out of each class where the data has no val folder", above=0, below=1
     )
+    layout: LayoutName | None = setting(
+        None, "folder, zip, tar, shards, csv, parquet, cifar, imagenet; null: recognise it"
+    )
+    label_column: str | None = setting(None, "column of a .csv or parquet that holds the classes; null: recognise it")
+    image_column: str | None = setting(None, "column that holds the images, or their files' names; null: recognise it")
+    group_column: str | None = setting(
+        None, "column, such as the patient or the video, whose images stay on one side of the split; null: none"
+    )
+    train: str | None = setting(
+        None, "part to train on: a folder, the beginning of files' names, or a value of the split column; null: by name"
+    )
+    val: str | None = setting(None, "part to hold out; null: by name")
+    test: str | None = setting(None, "part to keep apart, neither trained on nor held out; null: none")
     sampling: Sampling = setting("natural", "natural: each image once an epoch; balanced: each class equally often")
     repeats: int = setting(
         1, "views of an image in one batch, of fewer images an epoch", at_least=1, at_most=MOST_IMAGES

@@ -25,13 +25,16 @@ from inceptionv4.data.sources.source import Source
 def _keep_small_indexes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "WORTHWHILE", 1)
+    monkeypatch.setattr(cache, "SETTLED", 0)
 
 
 def count_indexing(kind: type[Source], monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A list that grows by one whenever `kind` makes an index."""
     calls: list[object] = []
     original = kind.index
-    monkeypatch.setattr(kind, "index", staticmethod(lambda files: calls.append(files) or original(files)))
+    monkeypatch.setattr(
+        kind, "index", staticmethod(lambda files, options: calls.append(files) or original(files, options))
+    )
     return calls
 
 

@@ -52,7 +52,7 @@ def test_train_and_val_folders(tmp_path: Path, train: str, val: str) -> None:
     ]
     assert table(dataset.val) == [(f"{val}/cat/4.jpeg", "cat")]
     assert dataset.has_val
-    assert dataset.source.table.ignored == 1
+    assert dataset.source.table.ignored == 2  # the hidden one, too
 
 
 def test_classes_sort_as_text_as_torchvision_sorts_them(tmp_path: Path) -> None:

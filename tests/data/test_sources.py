@@ -26,6 +26,7 @@ from pyarrow import parquet
 
 from inceptionv4.data.decode import decode
 from inceptionv4.data.index import Samples, open_source, read_dataset
+from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.table import Texts
 from inceptionv4.data.tools.pack import pack
@@ -233,7 +234,8 @@ def test_shards_of_which_none_is_held_out_or_all_are(textures: Path, tmp_path: P
     folder = write_shard_folder(textures, tmp_path / "shards")
     for path in folder.glob("val-*.tar"):
         path.rename(folder / path.name.replace("val", "more"))
-    assert_a_share_is_held_out(folder, sorted(train + val))
+    assert_a_share_is_held_out(folder, train)
+    assert open_source(folder).table.left_out == ("2 shards: no known part",)
     for path in folder.glob("*.tar"):
         path.unlink() if path.name.startswith("train") else path.rename(folder / path.name.replace("more", "val"))
     assert_a_share_is_held_out(folder, val)
@@ -352,7 +354,7 @@ def test_a_csv_that_names_one_split_only(textures: Path, tmp_path: Path, split: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", r"labels\.csv:1 has the columns a, b; expected file_name,label"),
+        ("a,b\n1,2\n", r"labels\.csv:1 has the columns 'a', 'b'; none is called as the image is \(file_name"),
         ("file_name,label\nnothing.jpg,cat\n", r"labels\.csv:2 names nothing\.jpg, which is not there"),
         ("file_name,label\nlabels.csv,\n", r"labels\.csv:2 has no file_name or no label"),
         ("file_name,label\n", "lists no images"),
@@ -406,9 +408,9 @@ LABELS, IDS = [0, 1, 1, 0, 1], [7, 8, 9, 10, 11]
     [
         ({"image_id": IDS, "label": LABELS}, None),
         ({"image_id": IDS, "label": LABELS}, {}),
-        ({"label": IDS, "breed": LABELS}, {"breed": ["cat", "dog"]}),
+        ({"image_id": IDS, "breed": LABELS}, {"breed": ["cat", "dog"]}),
         ({"id": IDS, "colour": IDS, "label": LABELS}, {"label": ["cat", "dog"], "colour": list("abcdefghijklm")}),
-        ({"breed": LABELS, "note": ["x"] * 5}, None),
+        ({"Class": LABELS, "note": ["x"] * 5}, None),
     ],
 )
 def test_the_label_is_the_parquet_column_that_says_so(
@@ -419,13 +421,28 @@ def test_the_label_is_the_parquet_column_that_says_so(
     assert samples.classes == (("cat", "dog") if class_labels else ("0", "1"))
 
 
-@pytest.mark.parametrize("class_labels", [None, {"fine": list("abcdefghijklm"), "coarse": ["cat", "dog"]}])
-def test_parquet_with_several_columns_that_may_be_the_label(
-    tmp_path: Path, class_labels: dict[str, list[str]] | None
+@pytest.mark.parametrize(
+    ("columns", "class_labels", "message"),
+    [
+        ({"fine": IDS, "coarse": LABELS}, None, "none is called as the label is"),
+        ({"breed": LABELS}, None, "none is called as the label is"),
+        (
+            {"fine": IDS, "coarse": LABELS},
+            {"fine": list("abcdefghijklm"), "coarse": ["cat", "dog"]},
+            "several may be the label: fine, coarse",
+        ),
+        ({"label": IDS, "breed": LABELS}, {"breed": ["cat", "dog"]}, "several may be the label: breed, label"),
+        ({"label": IDS, "class": LABELS}, None, "several may be the label: label, class"),
+    ],
+)
+def test_parquet_with_no_or_several_columns_that_may_be_the_label(
+    tmp_path: Path, columns: dict[str, list[object]], class_labels: dict[str, list[str]] | None, message: str
 ) -> None:
-    path = write_rows(tmp_path / "a.parquet", {"fine": IDS, "coarse": LABELS}, class_labels)
-    with pytest.raises(DataError, match=r"a\.parquet has several columns .* fine, coarse; call .* `label`"):
+    path = write_rows(tmp_path / "a.parquet", columns, class_labels)
+    with pytest.raises(DataError, match=rf"a\.parquet has the columns .*{message}.*--data.label-column"):
         read_dataset(path)
+    wanted = list(columns)[-1]
+    assert read_dataset(path, options=ReadOptions(label_column=wanted)).all().labels.tolist() == LABELS
 
 
 def add_test_folder(textures: Path, folder: Path) -> Path:
@@ -461,7 +478,7 @@ def test_a_test_beside_the_validation_is_left_out(
 ) -> None:
     location = write(textures, tmp_path)
     assert_equal_to_textures(location, textures)
-    assert read_dataset(location).layout.endswith(", test left out")
+    assert any("test" in reason for reason in open_source(location).table.left_out)
 
 
 def test_parquet_without_labels_is_refused(tmp_path: Path) -> None:

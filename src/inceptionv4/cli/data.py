@@ -7,20 +7,24 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from inceptionv4.cli.console import Flag, print_json
 from inceptionv4.config import MOST_SEED
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from inceptionv4.data.tools.doctor import Report
     from inceptionv4.data.tools.overview import Overview
+
+ReadAs = Annotated[ReadOptions, Parameter(name="--data")]
+"""How the data are read, by options called as the settings of a training."""
 
 app = App(name="data", help="Look at labelled images, examine them, pack them.", help_format="plaintext")
 
@@ -30,7 +34,7 @@ SHOWN = 3
 
 
 @app.command
-def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False) -> None:
+def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False, options: ReadAs = AS_FOUND) -> None:
     """Say what lies at PATH: layout, classes, counts, sizes; and draw the first images of each class.
 
     Parameters
@@ -45,7 +49,7 @@ def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False) -> 
     from inceptionv4.data.tools.overview import inspect as look
     from inceptionv4.runtime.files import write_whole
 
-    overview, picture = look(path)
+    overview, picture = look(path, options)
     target = mosaic or _default_mosaic(path)
     write_whole(target, lambda temporary: picture.save(temporary, "PNG"))
     if json:
@@ -56,7 +60,7 @@ def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False) -> 
 
 
 @app.command
-def doctor(path: str, /, *, json: Flag = False) -> None:
+def doctor(path: str, /, *, json: Flag = False, options: ReadAs = AS_FOUND) -> None:
     """Examine every image at PATH: damage, duplicates, leakage, imbalance, sizes. Exits with 3 if training would fail.
 
     Parameters
@@ -68,7 +72,7 @@ def doctor(path: str, /, *, json: Flag = False) -> None:
     """
     from inceptionv4.data.tools.doctor import examine
 
-    report = examine(path, workers=os.cpu_count() or 1)
+    report = examine(path, workers=os.cpu_count() or 1, options=options)
     if json:
         print_json(asdict(report) | {"failures": report.failures})
     else:
@@ -88,6 +92,7 @@ def pack(
     val_fraction: float = 0.2,
     seed: int = 0,
     on_error: Literal["raise", "skip"] = "raise",
+    options: ReadAs = AS_FOUND,
 ) -> None:
     """Pack the images at PATH into shuffled tar shards in the folder OUT, and read them back.
 
@@ -126,6 +131,7 @@ def pack(
         val_fraction=val_fraction,
         seed=seed,
         on_error=on_error,
+        options=options,
     )
     for reason in packed.skipped:
         print(f"left out: {reason}", file=sys.stderr)
@@ -188,6 +194,8 @@ def show_overview(overview: Overview) -> None:
     }
     if overview.ignored:
         facts["ignored"] = f"{overview.ignored:,} other files"
+    if overview.left_out:
+        facts["left out"] = "\n".join(overview.left_out)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, fact in facts.items():
         table.add_row(name, Text(fact))
@@ -223,5 +231,8 @@ def show_report(report: Report) -> None:
         lines = [finding.words, *finding.examples[:SHOWN], *more]
         found = f"{finding.count:,}"
         table.add_row(f"[{colors[finding.level]}]{finding.level}[/]", finding.check, found, Text("\n".join(lines)))
-    print(f"{report.location}: {report.train:,} images to train on, {report.val:,} held out ({report.layout})\n")
+    print(f"{report.location}: {report.train:,} images to train on, {report.val:,} held out ({report.layout})")
+    for reason in report.left_out:
+        print(f"left out: {reason}")
+    print()
     _print(table)

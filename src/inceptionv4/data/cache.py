@@ -3,7 +3,11 @@
 The mark is what a fresh look finds: name, size and time of change of every file that the index rests on, or a listing
 of object storage, which the caller has made. Only folders of images are not listed again, which is what the cache
 saves: their mark is the time of change of every folder that the kept table knows. It changes when a file or a folder
-is added, removed or renamed in it. The cache lies in `$XDG_CACHE_HOME/inceptionv4`, never in the data.
+is added, removed or renamed in it.
+
+A mark is taken before the data are listed, so that what arrives meanwhile is noticed the next time. Data that have
+changed just now are not kept, as file systems count time in steps. The cache lies in `$XDG_CACHE_HOME/inceptionv4`,
+never in the data.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import json
 import math
 import os
 import struct
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +25,18 @@ from typing import Any
 
 import numpy as np
 
+from inceptionv4.data.options import ReadOptions
+from inceptionv4.data.sources.source import Source
 from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import cache_folder, write_whole
 from inceptionv4.runtime.storage import absolute
 
-VERSION = 2
+VERSION = 3
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 """Of a member of a .zip; its name and extra field follow."""
+SETTLED = 2 * 10**9
+"""Nanoseconds since the last change after which the next one has another time for sure: FAT counts in two seconds."""
 WORTHWHILE = 20_000
 """Samples below which listing is faster than it would be worth keeping."""
 
@@ -60,15 +69,28 @@ def cached(
     file = cache_folder() / f"{name}.npz"
     table = load(file, location, mark)
     if table is None:
+        now = time.time_ns()
         table = index()
-        if costly or len(table) >= WORTHWHILE:
+        if table.stamps is not None:
+            mark = [[stamp] for stamp in table.stamps.tolist()]
+        if costly or (len(table) >= WORTHWHILE and mark is not None and _is_settled(mark, now)):
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save(file, table, location, mark)
+                save(file, table, mark or [])
             except (RunError, OSError):
                 # A cache that cannot be written costs the next run some seconds, and this one nothing.
                 return table
     return table
+
+
+def kind_of(kind: type[Source], options: ReadOptions) -> str:
+    """What a kept index is of, beside the location: the format, and what the user says of the data."""
+    return "\n".join([kind.__name__, *(f"{name}={value}" for name, value in sorted(options.given().items()))])
+
+
+def _is_settled(mark: Mark, now: int) -> bool:
+    """Whether nothing has changed just before `now`; the last entry of a row is a time, or a version's name."""
+    return all(not isinstance(row[-1], int) or row[-1] < now - SETTLED for row in mark if len(row) != 2)
 
 
 def mark_of_folders(table: Table, location: str) -> Mark | None:
@@ -79,20 +101,21 @@ def mark_of_folders(table: Table, location: str) -> Mark | None:
         return None
 
 
-def save(file: Path, table: Table, location: str, mark: Mark | None = None) -> None:
-    """Keep `table`, with the mark of its data.
+def save(file: Path, table: Table, mark: Mark) -> None:
+    """Keep `table`, with the mark that its data had before they were listed.
 
     Raises:
         RunError: the file cannot be written.
     """
     facts = {
         "version": VERSION,
-        "mark": mark_of_folders(table, location) if mark is None else mark,
+        "mark": mark,
         "containers": table.containers,
         "classes": table.classes,
         "layout": table.layout,
         "root": table.root,
         "ignored": table.ignored,
+        "left_out": table.left_out,
     }
     arrays = {
         "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
@@ -101,6 +124,7 @@ def save(file: Path, table: Table, location: str, mark: Mark | None = None) -> N
         "ends": table.names.ends,
         "labels": table.labels,
         "splits": table.splits,
+        **({} if table.groups is None else {"groups": table.groups}),
         **{f"place.{name}": column for name, column in table.place.items()},
     }
 
@@ -128,6 +152,8 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
             layout=facts["layout"],
             root=facts["root"],
             ignored=facts["ignored"],
+            left_out=tuple(facts["left_out"]),
+            groups=arrays.get("groups"),
             place={name.removeprefix("place."): arrays[name] for name in arrays if name.startswith("place.")},
         )
     except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -20,10 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.cache import cached, mark_of
+from inceptionv4.data.cache import cached, kind_of, mark_of
+from inceptionv4.data.groups import hold_out_groups, require_whole_groups
+from inceptionv4.data.layout import normal
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.remote import open_remote
 from inceptionv4.data.sources.cifar import CifarSource
-from inceptionv4.data.sources.csv import CsvSource
+from inceptionv4.data.sources.csv import NAMES, CsvSource
 from inceptionv4.data.sources.folder import FolderSource
 from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.sources.parquet import ParquetSource
@@ -32,12 +37,14 @@ from inceptionv4.data.sources.source import Source
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.table import VAL, narrow
-from inceptionv4.errors import DataError
+from inceptionv4.errors import DataError, ImageError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.storage import absolute, is_uri, plain
 
 DIGITS = "digits"
 """The name that stands for the archive inside the package. A folder of that name is reached as `./digits`."""
+SAMPLED = 256
+"""Images whose contents count for a fingerprint, of the training ones and of the held-out ones each."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,44 @@ class Samples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the classes and paths, by which a model knows the images that it was trained on."""
+        """A hash of the classes, paths, labels' order and contents, by which a model knows its training images again.
+
+        Of the contents it takes up to `SAMPLED` images, evenly over all and whole: the same ones of a folder and of
+        an archive of it. Paths count from the table's root, and in the composed spelling.
+        """
         digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogateescape"))
+        start = len(self.source.table.root)
         for row in self.rows.tolist():
-            digest.update(f"\n{self.source.path(row)}".encode(errors="surrogateescape"))
+            digest.update(f"\n{normal(self.source.path(row)[start:])}".encode(errors="surrogateescape"))
+        for content in self._sampled_contents():
+            digest.update(content)
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def exact_fingerprint(self) -> str:
+        """The layout, and a hash of the fingerprint and of what the index knows of each image's bytes: lengths, and a
+        .zip's checksums.
+
+        It notices more changes than `fingerprint`, but differs between a folder and an archive of it.
+        """
+        facts = [column[self.rows] for _, column in sorted(self.source.facts().items())]
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for column in facts:
+            digest.update(column.astype("<i8").tobytes())
+        return f"{self.source.layout_name}:{digest.hexdigest()[:16]}"
+
+    def _sampled_contents(self) -> Iterator[bytes]:
+        """The hash of each sampled image's content; of one that cannot be read, nothing."""
+
+        def digest(row: int) -> bytes:
+            try:
+                return hashlib.sha256(self.source.read(row)).digest()
+            except ImageError:
+                return b""
+
+        chosen = self.source.sample(self.rows, SAMPLED).tolist()
+        with ThreadPoolExecutor(max(self.source.readers, 1), thread_name_prefix="sample") as pool:
+            yield from pool.map(digest, chosen)
 
 
 @dataclass(frozen=True)
@@ -95,45 +135,63 @@ class Dataset:
         return Samples(self.source, np.arange(len(table)), table.labels, table.classes)
 
 
-def open_source(location: str | Path) -> Source:
-    """The images at `location`, in whichever layout they are.
+def open_source(location: str | Path, options: ReadOptions = AS_FOUND) -> Source:
+    """The images at `location`, in whichever layout they are, or in the one that `options` say.
 
     Raises:
-        DataError: nothing there, or nothing that can be read as labelled images.
+        DataError: nothing there, or nothing that can be read as labelled images, or only in two ways.
         StorageError: it is in object storage, which cannot be reached, or refuses.
-        UsageError: the layout needs an extra that is not installed.
+        UsageError: the layout needs an extra that is not installed, or cannot obey the options.
     """
     text = str(plain(location))
     if is_uri(text):
-        return open_remote(text)
+        return open_remote(text, options)
     if text == DIGITS:
+        if options.given():
+            raise UsageError(f"data.{next(iter(options.given()))} is for data of your own, not for {DIGITS}")
         archive = Path(str(resources.files("inceptionv4.data") / "digits.zip"))
         return ZipSource(DIGITS, ZipSource.index([archive]))
-    kind, files = _detect(absolute(text))
+    kind, files, unused = _detect(absolute(text), options)
+    options.require_use(kind.layout_name, text)
     mark = None if kind is FolderSource else mark_of(files)
-    return kind(text, cached(text, kind.__name__, lambda: kind.index(files), mark))
+    try:
+        table = cached(text, kind_of(kind, options), lambda: kind.index(files, options), mark)
+    except DataError as error:
+        raise DataError(f"{error}; and {unused}") from None if unused else error
+    return kind(text, table)
 
 
-def _detect(text: str) -> tuple[type[Source], list[Path]]:
-    """The format of what lies at `text`, and the files that its index rests on."""
-    path = Path(text)
+def _detect(text: str, options: ReadOptions) -> tuple[type[Source], list[Path], str]:
+    """The format of what lies at `text`, the files that its index rests on, and why a table there is not used."""
+    path, wanted = Path(text), options.layout
     if BRACES.search(text):
-        return ShardSource, ShardSource.find(text)
+        return ShardSource, ShardSource.find(text), ""
     if path.is_file():
-        return _detect_file(path)
+        kind, files = _detect_file(path)
+        if wanted not in (None, kind.layout_name):
+            raise DataError(f"{text} is no {wanted}, as data.layout says: it is {kind.layout_name}")
+        return kind, files, ""
     if not path.is_dir():
         raise DataError(f"no images at {path}: there is no such folder or file; --data also takes `digits`")
-    if files := ParquetSource.find(path):
-        return ParquetSource, files
-    if files := CifarSource.find(path):
-        return CifarSource, files
-    if files := ImageNetSource.find(path):
-        return ImageNetSource, files
-    if files := ShardSource.find(text):
-        return ShardSource, files
-    if files := CsvSource.find(path):
-        return CsvSource, files
-    return FolderSource, [path]
+    finders: dict[type[Source], Callable[[], list[Path]]] = {
+        ParquetSource: lambda: ParquetSource.find(path),
+        CifarSource: lambda: CifarSource.find(path),
+        ImageNetSource: lambda: ImageNetSource.find(path),
+        ShardSource: lambda: ShardSource.find(text),
+    }
+    for kind, find in finders.items():
+        if wanted in (None, kind.layout_name) and (files := find()):
+            return kind, files, ""
+    if wanted in (None, CsvSource.layout_name):
+        files, reason = CsvSource.find(path, options)
+        if files:
+            return CsvSource, files, ""
+        if wanted is None:
+            return FolderSource, [path], reason
+        raise DataError(reason or f"{path} holds no {' or '.join(NAMES)}; give the table's own path")
+    if wanted == FolderSource.layout_name:
+        return FolderSource, [path], ""
+    raise DataError(f"{path} holds nothing that is read as {wanted}, as data.layout says")
 
 
 def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
@@ -152,7 +210,7 @@ def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
     raise DataError(f"{path} is no folder, .zip, .tar, .csv or .parquet; pack the class folders as a .zip")
 
 
-def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
+def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadOptions = AS_FOUND) -> Dataset:
     """Index the labelled images at `location`; where they have no split, or one part of one alone, hold out
     `val_fraction` of each class.
 
@@ -160,12 +218,14 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2) -> Dataset:
         DataError: nothing there, no images, one class only, or a val label that train lacks.
         UsageError: the layout needs an extra that is not installed.
     """
-    source = open_source(location)
+    source = open_source(location, options)
     table = source.table
     held_out = table.splits == VAL
     has_val = bool(held_out.any() and not held_out.all())
     if not has_val:
-        held_out = _hold_out(source, val_fraction)
+        held_out = _hold_out(source, val_fraction) if table.groups is None else hold_out_groups(table, val_fraction)
+    elif table.groups is not None:
+        require_whole_groups(table, held_out, source.location)
     counts = [np.bincount(table.labels[part], minlength=len(table.classes)) for part in (~held_out, held_out)]
     trained = np.flatnonzero(counts[0])
     if len(trained) < 2:
@@ -205,17 +265,17 @@ def _hold_out(source: Source, fraction: float) -> np.ndarray:
     least one in each part; a single image is trained on.
     """
     start = len(source.table.root)
-    hashes = (
-        hashlib.sha256(source.path(row)[start:].encode(errors="surrogateescape")).digest()[:8]
-        for row in range(len(source))
-    )
-    ranks = np.fromiter((int.from_bytes(hash, "big") for hash in hashes), np.uint64, len(source))
+    ranks = np.fromiter((_rank(normal(source.path(row)[start:])) for row in range(len(source))), np.uint64, len(source))
     held_out = np.zeros(len(source), bool)
     for label in range(len(source.table.classes)):
         rows = np.flatnonzero(source.labels == label)
         count = min(max(round(len(rows) * fraction), 1), len(rows) - 1)
         held_out[rows[np.argsort(ranks[rows], kind="stable")][: max(count, 0)]] = True
     return held_out
+
+
+def _rank(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8], "big")
 
 
 def relabel(samples: Samples, classes: tuple[str, ...]) -> Samples:
@@ -225,8 +285,8 @@ def relabel(samples: Samples, classes: tuple[str, ...]) -> Samples:
     Raises:
         DataError: images of a class that is not among `classes`.
     """
-    numbers = {name: number for number, name in enumerate(canonical(classes))}
-    order = np.array([numbers.get(name, -1) for name in canonical(samples.classes)], np.int32)
+    numbers = {normal(name): number for number, name in enumerate(canonical(classes))}
+    order = np.array([numbers.get(normal(name), -1) for name in canonical(samples.classes)], np.int32)
     labels = order[samples.labels]
     if (labels < 0).any():
         counts = Counter(samples.labels[labels < 0].tolist())

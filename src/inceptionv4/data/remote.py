@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from inceptionv4.data.cache import cached
+from inceptionv4.data.cache import cached, kind_of
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.shards import (
     BRACES,
     CLASSES,
@@ -53,7 +54,7 @@ MEGA = 10**6
 ARCHIVES: dict[str, type[RangeSource]] = {".tar": TarSource, ".zip": ZipSource}
 
 
-def open_remote(uri: str) -> RangeSource:
+def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
     """The labelled images at a URI.
 
     Raises:
@@ -69,20 +70,25 @@ def open_remote(uri: str) -> RangeSource:
             f"no images at {uri}: there are no shards such as train-000000.tar; object storage is read as shards, "
             "which `inceptionv4 data pack` writes, or as one .tar or .zip"
         )
-    objects, left_out = choose_shards(there)
+    options.require_use((archive or ShardSource).layout_name, uri)
+    if archive is None:
+        objects, splits, left_out = choose_shards(there, options)
+    else:
+        objects, splits, left_out = there, [], ()
     files = RemoteFiles(objects)
 
     def index() -> Table:
         if archive is not None:
-            return replace(files.examine(lambda path: archive.index([path]))[0], containers=(uri,))
+            return replace(files.examine(lambda path: archive.index([path], options))[0], containers=(uri,))
         classes = storage.read_all(names.uri).decode() if names else None
-        return table_of_shards(uri, [shard.uri for shard in objects], files.examine(read_shard), classes, left_out)
+        names_of = [shard.uri for shard in objects]
+        return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, left_out)
 
     mark = [[object.name, object.size, object.version] for object in (*there, *([names] if names else []))]
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
     # All processes of a machine want the same index, and one makes it.
     with locked(cache_folder() / f"{name}.lock"):
-        return kind(uri, cached(uri, kind.__name__, index, mark, costly=True), files)
+        return kind(uri, cached(uri, kind_of(kind, options), index, mark, costly=True), files)
 
 
 def _find_shards(uri: str) -> tuple[list[Object], Object | None]:

@@ -59,7 +59,9 @@ class Table:
     `containers` are the folders or files that hold samples, `container` (int32) says which one holds a sample, and
     `names` what it is called in there. `place` has further columns that a format needs, such as the offset in an
     archive. `labels` (int32) are numbers in `classes`, `splits` (int8) one of `TRAIN`, `VAL` and `NONE`. `root` is
-    what all paths begin with before their class folder.
+    what all paths begin with before their class folder. `ignored` counts other files; `left_out` says of which images
+    and for which reason they are not in the table. `groups` (int32) are numbers of groups that stay on one side of a
+    split, if there are any. `stamps` (int64) are the times of change of the containers, taken before each was listed.
     """
 
     containers: tuple[str, ...]
@@ -71,6 +73,9 @@ class Table:
     layout: str
     root: str = ""
     ignored: int = 0
+    left_out: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    stamps: np.ndarray | None = None
     place: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -112,7 +112,7 @@ def _is_pattern(place: str) -> bool:
 
 def _in_folder(folder: Path) -> Iterator[NamedImage]:
     empty = True
-    for below, names in walk(folder):
+    for below, names, _ in walk(folder):
         for name in filter(is_image, names):
             empty = False
             path = folder / below / name

@@ -13,6 +13,7 @@ from torch import nn
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.options import options_from
 from inceptionv4.errors import ConfigError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
@@ -63,7 +64,7 @@ def train(config: Config, *, run: Place | None = None) -> Place:
     # A run that goes on has a precision of its own, which is found out later.
     device = select_device(config.training.device, config.training.precision if run is None else "auto")
     device.for_evaluation(config.training.eval_precision)  # fails early where the device lacks it
-    dataset = read_dataset(config.data.path, config.data.val_fraction)
+    dataset = read_dataset(config.data.path, config.data.val_fraction, options_from(config.data))
     with join_ranks(device) as ranks, StopRequests() as stop, RunFolder(run, ranks) as folder:
         return Training(config, dataset, ranks, stop, folder).finish()
 
@@ -73,7 +74,7 @@ class Training:
 
     def __init__(self, config: Config, dataset: Dataset, ranks: Ranks, stop: StopRequests, folder: RunFolder) -> None:
         self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
-        ranks.require_same(dataset.train.fingerprint, f"the images at {config.data.path}")
+        ranks.require_same(dataset.train.exact_fingerprint, f"the images at {config.data.path}")
         data = describe_data(dataset, config)
         found = Resumption.read(folder, ranks)
         found.require_data(data)
@@ -255,15 +256,17 @@ class Training:
         source = self.dataset.source
         parameters = count_parameters(self.learner.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
-        growth = describe_growth(self.config)
+        growth = f"\n{growth}" if (growth := describe_growth(self.config)) else ""
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         device, precision = self.device.describe(), self.eval_device.precision
         if precision != self.device.precision:
             device += f" (evaluated in {precision})"
+        left_out = "".join(f"\nleft out: {reason}" for reason in source.table.left_out)
         return (
             f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
-            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})" + (f"\n{growth}" if growth else "")
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others}){left_out}"
+            + (f"\n{growth}" if growth else "")
         )
 
 
@@ -277,10 +280,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
-    """What a checkpoint says of its images, to tell them again: where they are, their names, labels and split.
-
-    The images' contents are not looked at.
-    """
+    """What a checkpoint says of its images, to tell them again: where they are, how they are read, what they are."""
     labels = hashlib.sha256(dataset.val.fingerprint.encode())
     for samples in (dataset.train, dataset.val):
         labels.update(samples.labels.astype("<i8").tobytes())
@@ -288,5 +288,7 @@ def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
         "location": absolute(dataset.source.location),
         "fingerprint": dataset.train.fingerprint,
         "labels": labels.hexdigest()[:16],
+        "exact_fingerprint": dataset.train.exact_fingerprint,
         "val_fraction": config.data.val_fraction,
+        "options": options_from(config.data).given(),
     }

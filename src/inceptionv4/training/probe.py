@@ -12,6 +12,7 @@ import torch
 from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.options import options_from
 from inceptionv4.errors import ConfigError, DivergedError
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device
@@ -58,7 +59,7 @@ class Trial:
         # A part of a batch is what memory and speed depend on; compiling would take longer than the trial.
         self.config = replace(config, training=replace(config.training, accumulate=1, compile="none"))
         self.device: Device = select_device(config.training.device, config.training.precision)
-        self.dataset: Dataset = read_dataset(config.data.path, config.data.val_fraction)
+        self.dataset: Dataset = read_dataset(config.data.path, config.data.val_fraction, options_from(config.data))
         self.workers = self.device.default_workers() if config.data.workers is None else config.data.workers
         torch.manual_seed(config.seed)
         network, _, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))

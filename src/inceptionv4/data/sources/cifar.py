@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.table import TRAIN, VAL, Table, Texts
 from inceptionv4.errors import DataError, ImageError
@@ -33,6 +34,8 @@ ALLOWED = {
 class CifarSource(RangeSource):
     """Records at their offsets in the batch files, handed out as PPM images."""
 
+    layout_name = "cifar"
+
     @staticmethod
     def find(folder: Path) -> list[Path]:
         """The batch files in `folder` or in the one folder that the archive unpacks to; none if it is no CIFAR-10."""
@@ -44,7 +47,7 @@ class CifarSource(RangeSource):
         return []
 
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the labels of the batches, the last of which is held out.
 
         Raises:

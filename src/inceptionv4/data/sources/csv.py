@@ -1,70 +1,104 @@
-"""A CSV file of `file_name,label`, with paths relative to it; a column `split` may say train or val."""
+"""A CSV file of images and classes, with paths relative to it; a column `split` may name the parts of the data.
+
+Commas, semicolons or tabs, with or without a byte order mark, as spreadsheets and pandas write them. Blanks around a
+cell do not count. A picture that is listed twice counts once; with two classes or in two parts it is refused.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.layout import TRAIN_FOLDERS, VAL_FOLDERS, read_splits
+from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.sources.columns import Columns, choose_columns, number_groups, read_classes
 from inceptionv4.data.sources.source import Source
+from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_name, split_values
 from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError
 
 NAMES = ("labels.csv", "metadata.csv")
 """Of files that, lying in a folder, say more about its images than the folders do."""
+DELIMITERS = ",;\t"
 
 
 class CsvSource(Source):
     """Image files that a CSV file lists. The container is that file."""
 
-    @staticmethod
-    def find(folder: Path) -> list[Path]:
-        """The list in `folder`, one of `NAMES`; none if there is none."""
-        return [path for path in (folder / name for name in NAMES) if path.is_file()][:1]
+    layout_name = "csv"
 
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def find(folder: Path, options: ReadOptions = AS_FOUND) -> tuple[list[Path], str]:
+        """The list in `folder`, one of `NAMES`; none if there is none, or none that has classes, and then why."""
+        reason = ""
+        for path in (folder / name for name in NAMES):
+            if path.is_file():
+                try:
+                    sheet = _read(path)
+                    choose_columns(sheet.columns, options, f"{path}:{sheet.header}")
+                except DataError as error:
+                    reason = reason or str(error)  # captions, say: the folders are read, and name what is not used
+                else:
+                    return [path], ""
+        return [], reason
+
+    @staticmethod
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the one list, and see that every file is there.
 
         Raises:
-            DataError: columns are missing, a line is incomplete, a file is not there, or no images.
+            DataError: columns are missing, a line is incomplete, contradicts another or names a file that is not there.
         """
         (path,) = files
-        lines = _read_lines(path)
-        parts, left_out = read_splits(split for *_, split in lines)
-        if "" in parts and len(parts) > 1:
+        sheet = _read(path)
+        columns = choose_columns(sheet.columns, options, f"{path}:{sheet.header}")
+        lines = _lines(sheet, columns, path)
+        parts = split_values([line.split for line in lines], options, str(path))
+        given = {line.split for line in lines}
+        if "" in given and len(given) > 1 and options.train is None:
             raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
-        names: list[str] = []
-        labels: list[str] = []
-        splits: list[int] = []
-        for number, name, label, split in lines:
-            if split and split not in TRAIN_FOLDERS + VAL_FOLDERS:
-                known = ", ".join(TRAIN_FOLDERS + VAL_FOLDERS)
-                raise DataError(f"{path}:{number} has the split {split!r}; expected {known}")
-            if split not in parts:
+        kept: dict[str, tuple[_Line, int]] = {}
+        repeats = 0
+        for line, split in zip(lines, parts.splits, strict=True):
+            where = f"{path}:{line.number}"
+            if line.split and line.split != options.test and options.train is None and not split_name(line.split):
+                known = ", ".join(TRAIN_WORDS + HELD_OUT_WORDS)
+                raise DataError(f"{where} has the split {line.split!r}; expected {known}, or say with data.train")
+            if split is None:
                 continue  # a test beside a validation may have no labels
-            if not name or not label:
-                raise DataError(f"{path}:{number} has no file_name or no label")
-            if not (path.parent / name).is_file():
-                raise DataError(f"{path}:{number} names {name}, which is not there")
-            names.append(name)
-            labels.append(label)
-            splits.append(parts[split])
-        if not names:
+            if not line.name or not line.label:
+                raise DataError(f"{where} has no {columns.image} or no {columns.label}")
+            name = _find_file(path, line.name, where)
+            other, other_split = kept.setdefault(name, (line, split))
+            if other is not line:
+                if other.label != line.label:
+                    raise DataError(f"{where} says that {name} is {line.label!r}, line {other.number} {other.label!r}")
+                if other_split != split:
+                    raise DataError(f"{where} has {name} in {line.split}, line {other.number} in {other.split}")
+                repeats += 1
+        if not kept:
             raise DataError(f"{path} lists no images")
-        classes = tuple(sorted(set(labels)))
-        numbers = {name: number for number, name in enumerate(classes)}
+        used = [line for line, _ in kept.values()]
+        classes, labels = read_classes([line.label for line in used], lambda row: f"{path}:{used[row].number}")
+        left_out = Counter(reason for reason in parts.reasons if reason)
         return Table(
             containers=(str(path),),
-            container=np.zeros(len(names), np.int32),
-            names=Texts.of(names),
-            labels=np.array([numbers[label] for label in labels], np.int32),
-            splits=np.array(splits, np.int8),
+            container=np.zeros(len(kept), np.int32),
+            names=Texts.of(kept),
+            labels=labels,
+            splits=np.array([split for _, split in kept.values()], np.int8),
             classes=classes,
-            layout=f"listed in {path.name}{left_out}",
+            layout=f"listed in {path.name}",
+            left_out=(
+                *(f"{count:,} lines: {reason}" for reason, count in left_out.items()),
+                *([f"{repeats:,} lines: they list a picture again"] if repeats else []),
+            ),
+            groups=number_groups([line.group for line in used]) if columns.group else None,
         )
 
     def describe(self, row: int) -> str:
@@ -77,17 +111,75 @@ class CsvSource(Source):
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 
 
-def _read_lines(path: Path) -> list[tuple[int, str, str, str]]:
-    """Number, file, label and split of each line; what a line lacks is empty."""
+@dataclass(frozen=True)
+class _Sheet:
+    columns: list[str]
+    header: int
+    """Number of the header's line."""
+    rows: list[tuple[int, list[str]]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    number: int
+    name: str
+    label: str
+    split: str
+    group: str
+
+
+def _lines(sheet: _Sheet, columns: Columns, path: Path) -> list[_Line]:
+    at = {name: number for number, name in enumerate(sheet.columns)}
+    for name in (columns.image, columns.label, columns.split, columns.group):
+        if name is not None and sheet.columns.count(name) > 1:
+            raise DataError(f"{path}:{sheet.header} has two columns {name!r}; remove one of them")
+
+    def cell(row: list[str], name: str | None) -> str:
+        return row[at[name]] if name is not None and at[name] < len(row) else ""
+
+    return [
+        _Line(number, *(cell(row, name) for name in (columns.image, columns.label, columns.split, columns.group)))
+        for number, row in sheet.rows
+    ]
+
+
+def _read(path: Path) -> _Sheet:
+    """The table, its cells without blanks around them.
+
+    Raises:
+        DataError: it cannot be read, or has no header.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.DictReader(file)
-            columns = lines.fieldnames or []
-            if not {"file_name", "label"} <= set(columns):
-                raise DataError(f"{path}:1 has the columns {', '.join(columns)}; expected file_name,label")
-            return [
-                (lines.line_num, line["file_name"] or "", line["label"] or "", line.get("split") or "")
-                for line in lines
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        content = path.read_bytes()
+        encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+        text = content.decode(encoding)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not written in UTF-8 ({error}); save it as UTF-8") from None
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    delimiter = max(DELIMITERS, key=first.count)
+    if first.strip().lower().startswith("sep="):  # a line by which Excel knows the delimiter
+        delimiter, text, skipped = first.strip()[4:5] or ",", rest, 1
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        rows = [(lines.line_num + skipped, [cell.strip() for cell in row]) for row in lines]
+    except csv.Error as error:
+        raise DataError(f"cannot read {path}:{lines.line_num + skipped}: {error}") from None
+    rows = [(number, row) for number, row in rows if any(row)]
+    if not rows:
+        raise DataError(f"{path} is empty; expected a header such as file_name,label")
+    header, columns = rows[0]
+    return _Sheet(columns, header, rows[1:])
+
+
+def _find_file(table: Path, name: str, where: str) -> str:
+    """The name of a file that is there; Windows writes backslashes between folders."""
+    for candidate in (name, name.replace("\\", "/")):
+        try:
+            if (table.parent / candidate).is_file():
+                return str(Path(candidate))
+        except (OSError, ValueError):  # too long for a name, or a null byte in it
+            continue
+    raise DataError(f"{where} names {name}, which is not there")

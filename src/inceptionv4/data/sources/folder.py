@@ -8,17 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.layout import is_image, read_layout
+from inceptionv4.data.layout import is_image, normal, read_layout
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import Source, no_images
 from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError
+
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+"""Of files beside class folders that a user may take for labels."""
 
 
 class FolderSource(Source):
     """Files below a folder. The table's containers are folders, as `cat/` relative to the location."""
 
+    layout_name = "folder"
+
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """List the images below the one folder in `files`. What this rests on are the table's containers.
 
         Raises:
@@ -27,16 +33,21 @@ class FolderSource(Source):
         (root,) = files
         folders: list[str] = []
         names: list[Texts] = []
+        stamps: list[int] = []
+        tables: list[str] = []
         ignored = 0
-        for folder, found in walk(root):
+        for folder, found, stamp in walk(root):
             images = [name for name in found if is_image(name)]
+            tables += [folder + name for name in found if name.lower().endswith(TABLES)]
             ignored += len(found) - len(images)
             folders.append(folder)
+            stamps.append(stamp)
             names.append(Texts.of(images))
         holding = [number for number, part in enumerate(names) if len(part)]
         if not holding:
             raise no_images(str(root), ignored)
-        layout = read_layout([folders[number] for number in holding], str(root))
+        images_in = [len(names[number]) for number in holding]
+        layout = read_layout([folders[number] for number in holding], images_in, str(root), options)
         order = [number for number, label in zip(holding, layout.labels, strict=True) if label >= 0]
         counts = [len(names[number]) for number in order]
         kept = layout.labels >= 0
@@ -50,6 +61,8 @@ class FolderSource(Source):
             layout=layout.words,
             root=layout.root,
             ignored=ignored,
+            left_out=(*layout.left_out, *_unused(tables)),
+            stamps=np.array(stamps, np.int64),
         )
 
     def path(self, row: int) -> str:
@@ -68,17 +81,16 @@ class FolderSource(Source):
             raise ImageError(f"{self.describe(row)} cannot be read: {error.strerror}") from None
 
 
-def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """All folders below `root` that are not hidden, as `cat/`, sorted, each with the sorted names of its files.
-
-    A folder is listed when it is asked for.
+def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
+    """All folders below `root` that are not hidden, as `cat/`, sorted, each with the sorted names of its files and the
+    time of its last change, in ns, which is taken before the files are listed.
 
     Raises:
         DataError: a folder cannot be listed.
     """
     seen: set[tuple[int, int]] = set()
 
-    def visit(folder: Path, prefix: str) -> Iterator[tuple[str, list[str]]]:
+    def visit(folder: Path, prefix: str) -> Iterator[tuple[str, list[str], int]]:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             return
@@ -86,20 +98,28 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         files, folders = [], []
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or _leads_nowhere(entry):
+                if _leads_nowhere(entry):
                     continue
                 if entry.is_dir():
-                    folders.append(entry.name)
+                    folders += [] if entry.name.startswith(".") else [entry.name]
                 elif entry.is_file():
                     files.append(entry.name)
-        yield prefix, sorted(files)
-        for name in sorted(folders, key=lambda name: f"{name}/"):  # as their paths are sorted: a-b/ before a/
+        yield prefix, sorted(files, key=normal), status.st_mtime_ns
+        for name in sorted(folders, key=lambda name: f"{normal(name)}/"):  # as their paths are sorted: a-b/ before a/
             yield from visit(folder / name, f"{prefix}{name}/")
 
     try:
         yield from visit(root, "")
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}") from None
+
+
+def _unused(tables: Sequence[str]) -> list[str]:
+    """In words, the tables that lie among the images and are not read."""
+    if not tables:
+        return []
+    more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
+    return [f"not used, as the folders are the classes: {', '.join(tables[:3])}{more}"]
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from inceptionv4.data.layout import is_image
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
@@ -29,6 +30,8 @@ LIST, TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 class ImageNetSource(RangeSource):
     """Images at their offsets in the two archives; classes are wnids, sorted."""
 
+    layout_name = "imagenet"
+
     @staticmethod
     def find(place: Path) -> list[Path]:
         """The archives in a folder, or the one that `place` is, and what there is of the kit if the validation images
@@ -42,7 +45,7 @@ class ImageNetSource(RangeSource):
         return files
 
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the members of the archives.
 
         Raises:

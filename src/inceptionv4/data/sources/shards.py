@@ -9,6 +9,7 @@ Names of classes come from a `classes.txt` beside the shards, a line each; witho
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from inceptionv4.data.layout import is_image, read_splits
+from inceptionv4.data.layout import is_image
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
+from inceptionv4.data.splits import split_files
 from inceptionv4.data.table import Table, Texts, narrow
 from inceptionv4.errors import DataError
 
@@ -29,6 +32,8 @@ NUMBERED = re.compile(r"(?P<name>.+)-\d+\.tar")
 
 class ShardSource(RangeSource):
     """Images at their offsets in many tar files."""
+
+    layout_name = "shards"
 
     @staticmethod
     def find(location: str) -> list[Path]:
@@ -46,16 +51,17 @@ class ShardSource(RangeSource):
         return shards + [names for shard in shards[:1] if (names := shard.parent / CLASSES).is_file()]
 
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the members of all shards.
 
         Raises:
             DataError: a shard is damaged, or an image has no label.
         """
-        shards, left_out = choose_shards([path for path in files if path.name != CLASSES])
+        shards, splits, left_out = choose_shards([path for path in files if path.name != CLASSES], options)
         classes = next((path.read_text(encoding="utf-8") for path in files if path.name == CLASSES), None)
         location = str(shards[0].parent)
-        return table_of_shards(location, list(map(str, shards)), map(read_shard, shards), classes, left_out)
+        contents = map(read_shard, shards)
+        return table_of_shards(location, list(map(str, shards)), splits, contents, classes, left_out)
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
@@ -72,14 +78,26 @@ class Named(Protocol):
 AnyShard = TypeVar("AnyShard", bound=Named)
 
 
-def choose_shards(shards: Sequence[AnyShard]) -> tuple[list[AnyShard], str]:
-    """The shards that count, and in words which do not, as `layout.read_splits` has it."""
-    splits, left_out = read_splits(_part(shard.name) for shard in shards)
-    return [shard for shard in shards if _part(shard.name) in splits], left_out
+def choose_shards(
+    shards: Sequence[AnyShard], options: ReadOptions = AS_FOUND
+) -> tuple[list[AnyShard], list[int], tuple[str, ...]]:
+    """The shards that count, the split of each, and in words which do not, as `splits.split_files` has it."""
+    parts = split_files([shard.name for shard in shards], options, "the shards")
+    reasons = Counter(reason for reason in parts.reasons if reason)
+    return (
+        [shard for shard, split in zip(shards, parts.splits, strict=True) if split is not None],
+        [split for split in parts.splits if split is not None],
+        tuple(f"{count:,} shards: {reason}" for reason, count in reasons.items()),
+    )
 
 
 def table_of_shards(
-    location: str, shards: Sequence[str], contents: Iterable[Shard], classes: str | None, left_out: str
+    location: str,
+    shards: Sequence[str],
+    splits: Sequence[int],
+    contents: Iterable[Shard],
+    classes: str | None,
+    left_out: tuple[str, ...],
 ) -> Table:
     """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the text of
     `classes.txt`, if there is one. `left_out` says in words which others there are.
@@ -95,16 +113,15 @@ def table_of_shards(
         np.concatenate([getattr(shard, column) for shard in found]) for column in ("numbers", "offsets", "sizes")
     )
     names, labels = _classes(classes, numbers, location)
-    parts = [_part(shard.rpartition("/")[2]) for shard in shards]
-    splits, _ = read_splits(parts)
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
         names=Texts.join([shard.names for shard in found]),
         labels=labels,
-        splits=np.repeat(np.array([splits[part] for part in parts], np.int8), counts),
+        splits=np.repeat(np.array(splits, np.int8), counts),
         classes=names,
-        layout=f"{len(shards)} tar shards{left_out}",
+        layout=f"{len(shards)} tar shards",
+        left_out=left_out,
         place={"offset": narrow(offsets), "size": narrow(sizes)},
     )
 
@@ -176,12 +193,6 @@ def _label(content: bytes, name: str) -> int:
     if label < 0:
         raise DataError(f"{name} holds {content[:20]!r}, not the number of a class")
     return label
-
-
-def _part(name: str) -> str:
-    """The part of the data that a shard is of, by its name: the word before its number."""
-    match = NUMBERED.fullmatch(name)
-    return re.split("[-_.]", match["name"])[-1] if match else ""
 
 
 def _classes(text: str | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:

@@ -6,11 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from inceptionv4.config import LayoutName
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.table import Table, Texts, narrow
 from inceptionv4.errors import DataError, ImageError
 
@@ -20,6 +22,9 @@ KEPT_OPEN = 256
 
 class Source(ABC):
     """Samples by their row in a table. A format says how a row is read; threads may read at the same time."""
+
+    layout_name: ClassVar[LayoutName]
+    """What `data.layout` calls the format."""
 
     def __init__(self, location: str, table: Table) -> None:
         self.location, self.table = location, table
@@ -45,9 +50,18 @@ class Source(ABC):
         """The sample as an error names it."""
         return f"{self.location}:{self.path(row)}"
 
+    def sample(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """Up to `most` of `rows`, evenly over them, whose contents stand for those of all."""
+        chosen: np.ndarray = rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+        return chosen
+
+    def facts(self) -> dict[str, np.ndarray]:
+        """What the index knows of all contents for nothing, a column over the rows each; empty if it knows nothing."""
+        return {name: column for name, column in self.table.place.items() if name in ("size", "bytes", "crc")}
+
     @staticmethod
     @abstractmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """The table of `files`, which are all that it rests on: as long as they stay as they are, so does it.
 
         Raises:
@@ -134,7 +148,9 @@ class RangeSource(Source):
         return content
 
 
-def table_of_members(archive: Path, paths: list[str], place: dict[str, np.ndarray]) -> Table:
+def table_of_members(
+    archive: Path, paths: list[str], place: dict[str, np.ndarray], options: ReadOptions = AS_FOUND
+) -> Table:
     """The table of an archive's members, labelled by the folders that they lie in.
 
     `place` has a row for each of `paths`; members that are no images are left out.
@@ -149,7 +165,7 @@ def table_of_members(archive: Path, paths: list[str], place: dict[str, np.ndarra
         raise no_images(str(archive), ignored)
     folders: dict[str, int] = {}
     folder_of = np.array([folders.setdefault(_folder(paths[row]), len(folders)) for row in rows])
-    layout = read_layout(list(folders), str(archive))
+    layout = read_layout(list(folders), np.bincount(folder_of).tolist(), str(archive), options)
     kept = layout.labels[folder_of] >= 0
     chosen = np.array(rows)[kept]
     return Table(
@@ -162,6 +178,7 @@ def table_of_members(archive: Path, paths: list[str], place: dict[str, np.ndarra
         layout=layout.words,
         root=layout.root,
         ignored=ignored,
+        left_out=layout.left_out,
         place={name: narrow(column[chosen]) for name, column in place.items()},
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource, table_of_members
 from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError
@@ -16,8 +17,10 @@ from inceptionv4.errors import DataError
 class TarSource(RangeSource):
     """Plain files in an uncompressed archive; links and devices are left out."""
 
+    layout_name = "tar"
+
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the headers of all members of the one archive.
 
         Raises:
@@ -29,7 +32,7 @@ class TarSource(RangeSource):
             "offset": np.array([member.offset_data for member in members], np.int64),
             "size": np.array([member.size for member in members], np.int64),
         }
-        return table_of_members(path, [member.name.removeprefix("./") for member in members], place)
+        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, options)
 
 
 def list_members(path: Path) -> Iterator[tarfile.TarInfo]:

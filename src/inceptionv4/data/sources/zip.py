@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource, table_of_members
 from inceptionv4.data.sources.zip_members import Member, list_members, read_member
 from inceptionv4.data.table import Table
@@ -20,8 +21,10 @@ COLUMNS = {"offset": np.int64, "size": np.int64, "bytes": np.int64, "crc": np.ui
 class ZipSource(RangeSource):
     """Stored and deflated members."""
 
+    layout_name = "zip"
+
     @staticmethod
-    def index(files: Sequence[Path]) -> Table:
+    def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the directory of the one archive.
 
         Raises:
@@ -35,7 +38,7 @@ class ZipSource(RangeSource):
         values = ((member.offset, member.packed, member.size, member.crc, member.method) for member in members)
         columns = list(zip(*values, strict=True)) or [()] * len(COLUMNS)
         place = {name: np.array(column, kind) for (name, kind), column in zip(COLUMNS.items(), columns, strict=True)}
-        return table_of_members(path, [member.name.removeprefix("./") for member in members], place)
+        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, options)
 
     def read(self, row: int) -> bytes:
         offset, packed, size, crc, method = (int(self.table.place[column][row]) for column in COLUMNS)

@@ -18,6 +18,7 @@ from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import FORMATS, decode
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.tools.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.errors import ImageError
 from inceptionv4.runtime.progress import Progress
@@ -55,6 +56,8 @@ class Report:
     layout: str
     train: int
     val: int
+    left_out: tuple[str, ...] = ()
+    """How many images are left out, and by which rule."""
     unreadable: list[str] = field(default_factory=list)
     """Reasons, each with its file."""
     unreadable_val: int = 0
@@ -155,14 +158,20 @@ class _Image:
     hash: np.ndarray | None
 
 
-def examine(location: str | Path, *, workers: int = 1, preprocessing: Preprocessing | None = None) -> Report:
+def examine(
+    location: str | Path,
+    *,
+    workers: int = 1,
+    preprocessing: Preprocessing | None = None,
+    options: ReadOptions = AS_FOUND,
+) -> Report:
     """Decode every image at `location`, and compare each with all others.
 
     Raises:
         DataError: the data cannot even be indexed.
         UsageError: the layout needs an extra that is not installed.
     """
-    dataset = read_dataset(location)
+    dataset = read_dataset(location, options=options)
     samples, preprocessing = dataset.all(), preprocessing or Preprocessing()
     count = len(samples)
     held_out = np.zeros(count, bool)
@@ -208,6 +217,7 @@ def examine(location: str | Path, *, workers: int = 1, preprocessing: Preprocess
         layout=dataset.layout,
         train=len(dataset.train),
         val=len(dataset.val),
+        left_out=dataset.source.table.left_out,
         unreadable=list(unreadable.values()),
         unreadable_val=int(held_out[list(unreadable)].sum()),
         misnamed=misnamed,

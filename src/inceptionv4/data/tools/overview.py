@@ -13,6 +13,7 @@ from PIL import Image
 
 from inceptionv4.data.decode import DAMAGE, FORMATS, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.errors import ImageError
 
@@ -33,6 +34,8 @@ class Overview:
     val: tuple[int, ...]
     """Images of each class that are held out."""
     ignored: int
+    left_out: tuple[str, ...]
+    """How many images are left out, and by which rule."""
     sampled: int
     formats: dict[str, int]
     width: tuple[int, int, int]
@@ -69,6 +72,7 @@ def overview(dataset: Dataset) -> Overview:
         train=tuple(dataset.train.counts.tolist()),
         val=tuple(dataset.val.counts.tolist()),
         ignored=dataset.source.table.ignored,
+        left_out=dataset.source.table.left_out,
         sampled=len(chosen),
         formats=dict(formats.most_common()),
         width=(int(smallest[0]), int(median[0]), int(largest[0])),
@@ -98,14 +102,14 @@ def _picture(samples: Samples, index: int) -> Image.Image | None:
         return None
 
 
-def inspect(location: str | Path) -> tuple[Overview, Image.Image]:
+def inspect(location: str | Path, options: ReadOptions = AS_FOUND) -> tuple[Overview, Image.Image]:
     """The facts about the data at `location`, and a mosaic of their first images.
 
     Raises:
         DataError: the data cannot be used.
         UsageError: the layout needs an extra that is not installed.
     """
-    dataset = read_dataset(location)
+    dataset = read_dataset(location, options=options)
     return overview(dataset), first_images(dataset)
 
 

@@ -28,6 +28,7 @@ from PIL import Image, JpegImagePlugin
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.errors import DataError, ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
 from inceptionv4.runtime.progress import Progress
@@ -103,6 +104,7 @@ def pack(
     seed: int = 0,
     on_error: Literal["raise", "skip"] = "raise",
     workers: int | None = None,
+    options: ReadOptions = AS_FOUND,
 ) -> Packed:
     """Write the images at `location` to shards of at most `shard_bytes` in the folder `output`, and read them back.
 
@@ -115,15 +117,15 @@ def pack(
         DataError: the data cannot be used, or an image cannot be read.
         RunError: the disk is full, or what was read back is not what was written.
     """
-    dataset = read_dataset(location, val_fraction)
+    dataset = read_dataset(location, val_fraction, options)
     if Path(location).is_dir() and output.resolve().is_relative_to(Path(location).resolve()):
         raise UsageError(f"{output} lies inside {location} and would become part of it; choose another folder")
     if strange := next((name for name in dataset.classes if len(name.splitlines()) != 1), None):
         raise DataError(f"the class {strange!r} has a line break in its name; rename it")
     plan = {
         "version": VERSION,
-        "train": dataset.train.fingerprint,
-        "val": dataset.val.fingerprint,
+        "train": dataset.train.exact_fingerprint,
+        "val": dataset.val.exact_fingerprint,
         "shard_bytes": shard_bytes,
         "short_side": short_side,
         "seed": seed,

@@ -1,0 +1,156 @@
+"""Which columns of a table hold the image, the class, the split and the group; and what a cell says.
+
+A name counts whatever its type, and no column is taken by its type alone. Two columns that both may be meant are
+refused: `data.label_column` and `data.image_column` decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inceptionv4.data.layout import normal
+from inceptionv4.data.options import ReadOptions
+from inceptionv4.errors import DataError
+
+LABELS = ("label", "labels", "class", "class_name", "target", "category")
+FILES = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image", "image_name")
+IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png")
+SPLITS = ("split", "subset", "partition")
+MISSING = frozenset((
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+))  # fmt: skip
+"""What pandas reads as no value, and pandas is what such tables are mostly written and read with."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns that are read; None: there is none."""
+
+    image: str
+    label: str
+    split: str | None
+    group: str | None
+
+
+def choose_columns(
+    names: Sequence[str],
+    options: ReadOptions,
+    where: str,
+    *,
+    images: Callable[[str], bool] = lambda name: True,
+    image_names: Sequence[str] = FILES,
+    labels: Sequence[str] = (),
+) -> Columns:
+    """The columns of a table whose header is `names`; `images` says which may hold images, `labels` which ones the
+    table itself calls the class.
+
+    Raises:
+        DataError: a column is not there, is there twice, or several may be meant.
+    """
+    image = _choose("image", options.image_column, names, [n for n in names if images(n)], image_names, where)
+    others = [name for name in names if name != image]
+    label = _choose("label", options.label_column, others, others, LABELS, where, sure=labels)
+    split = _choose("split", None, others, [n for n in others if n != label], SPLITS, where, needed=False)
+    group = options.group_column and _choose("group", options.group_column, others, others, (), where)
+    assert image is not None
+    assert label is not None
+    return Columns(image, label, split, group)
+
+
+def _choose(
+    role: str,
+    wanted: str | None,
+    names: Sequence[str],
+    candidates: Sequence[str],
+    known: Sequence[str],
+    where: str,
+    *,
+    sure: Sequence[str] = (),
+    needed: bool = True,
+) -> str | None:
+    columns = f"{where} has the columns {', '.join(map(repr, names))}"
+    if wanted is not None:
+        found = [name for name in names if name == wanted] or [n for n in names if _plain(n) == _plain(wanted)]
+        if len(found) == 1 and found[0] in candidates:
+            return found[0]
+        problem = "no such one" if not found else "several of that name" if len(found) > 1 else "that one has no images"
+        raise DataError(f"data.{role}_column is {wanted!r}, but {columns}: {problem}")
+    called = [name for name in candidates if _plain(name) in known]
+    if len(known_sure := [name for name in sure if name in called]) == 1:
+        called = known_sure
+    elif sure:
+        called = [*sure, *(name for name in called if name not in sure)]
+    if role == "image" and len(called) > 1:
+        # The best known name wins over the others: `image` beside `path`, `file_name` beside `image_id`.
+        first = min(known.index(_plain(name)) for name in called)
+        called = [name for name in called if known.index(_plain(name)) == first]
+    if role == "image" and not called and len(candidates) == 1:
+        called = list(candidates)
+    if len(called) == 1:
+        return called[0]
+    if not called and not needed:
+        return None
+    if called:
+        raise DataError(f"{columns}, of which several may be the {role}: {', '.join(called)}; {_cure(role)}")
+    raise DataError(f"{columns}; none is called as the {role} is ({', '.join(known[:5])}); {_cure(role)}")
+
+
+def _cure(role: str) -> str:
+    return "keep one column `split`" if role == "split" else f"say with --data.{role}-column which one it is"
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def read_classes(texts: Sequence[str], where: Callable[[int], str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The classes, sorted as text, and the label of each cell; `texts` has no blanks around it.
+
+    Raises:
+        DataError: a cell says no class, or may say none; or one class is written in two ways.
+    """
+    numbers: dict[str, int] = {}
+    rows = np.empty(len(texts), np.int32)
+    spellings: dict[str, tuple[str, int]] = {}
+    for row, text in enumerate(texts):
+        if text in MISSING:
+            called = f"{text!r}, which pandas reads as no class; rename the class if it is one" if text else "no class"
+            raise DataError(f"{where(row)} has the label {called}" if text else f"{where(row)} has no label")
+        name = normal(text)
+        if name not in numbers:
+            other, first = spellings.setdefault(_as_number(name), (name, row))
+            if other != name:
+                raise DataError(
+                    f"{where(row)} has the label {name!r} and {where(first)} {other!r}: the same number; "
+                    "write it in one way"
+                )
+            numbers[name] = len(numbers)
+        rows[row] = numbers[name]
+    classes = tuple(sorted(numbers))
+    order = np.empty(len(numbers), np.int32)
+    for number, name in enumerate(classes):
+        order[numbers[name]] = number
+    return classes, order[rows]
+
+
+def _as_number(text: str) -> str:
+    """What a text stands for: `1` and `1.0` for one number, all others for themselves."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return str(value) if "." in text or text.isdecimal() else text
+
+
+def number_groups(values: Sequence[str | None]) -> np.ndarray:
+    """The number of each cell's group, int32; an empty cell is a group of its own."""
+    numbers: Mapping[object, int] = {}
+    found = np.empty(len(values), np.int32)
+    for row, value in enumerate(values):
+        key = ("row", row) if value is None or value in MISSING else value
+        found[row] = numbers.setdefault(key, len(numbers))  # type: ignore[attr-defined]
+    return found
