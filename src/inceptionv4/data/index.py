@@ -157,8 +157,12 @@ def open_source(location: str | Path, options: ReadOptions = AS_FOUND) -> Source
     try:
         table = cached(text, kind_of(kind, options), lambda: kind.index(files, options), mark)
     except DataError as error:
-        raise DataError(f"{error}; and {unused}") from None if unused else error
-    return kind(text, table)
+        if not unused:
+            raise
+        raise DataError(f"{error}; and {unused}") from None
+    source = kind(text, table)
+    source.unused_table = unused
+    return source
 
 
 def _detect(text: str, options: ReadOptions) -> tuple[type[Source], list[Path], str]:
@@ -231,7 +235,7 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadO
     if len(trained) < 2:
         raise DataError(
             f"only one class in {source.location}, {table.classes[trained[0]]!r}; "
-            "a classifier needs two folders of images or more"
+            f"a classifier needs two folders of images or more{_remarks(source)}"
         )
     if unknown := np.flatnonzero((counts[0] == 0) & (counts[1] > 0)).tolist():
         names = ", ".join(f"{table.classes[label]!r} ({counts[1][label]} images)" for label in unknown[:5])
@@ -246,6 +250,12 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadO
         has_val=has_val,
         layout=table.layout if has_val else f"{table.layout}, {val_fraction:.0%} of each class held out",
     )
+
+
+def _remarks(source: Source) -> str:
+    """What else lies there and is not used, which may be what the user meant."""
+    remarks = [source.unused_table] if source.unused_table else list(source.table.left_out)
+    return "".join(f"; {remark}" for remark in remarks)
 
 
 def _subset(source: Source, chosen: np.ndarray) -> Samples:
