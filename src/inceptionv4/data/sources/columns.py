@@ -51,6 +51,7 @@ def choose_columns(
     Raises:
         DataError: a column is not there, is there twice, or several may be meant.
     """
+    where = f"{where} has the columns {', '.join(map(repr, names))}"
     image = _choose("image", options.image_column, names, [n for n in names if images(n)], image_names, where)
     others = [name for name in names if name != image]
     label = _choose("label", options.label_column, others, others, LABELS, where, sure=labels)
@@ -67,12 +68,11 @@ def _choose(
     names: Sequence[str],
     candidates: Sequence[str],
     known: Sequence[str],
-    where: str,
+    columns: str,
     *,
     sure: Sequence[str] = (),
     needed: bool = True,
 ) -> str | None:
-    columns = f"{where} has the columns {', '.join(map(repr, names))}"
     if wanted is not None:
         found = [name for name in names if name == wanted] or [n for n in names if _plain(n) == _plain(wanted)]
         if len(found) == 1 and found[0] in candidates:
