@@ -102,7 +102,7 @@ def test_training_evaluation_and_prediction_see_every_file_of_the_zoo_alike(tmp_
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_training_goes_on_past_truncated_files_and_counts_them(tmp_path: Path, workers: int) -> None:
-    """Sixty of 6,060: twenty offsets in each of three formats. The good lines all name the same few files."""
+    """Sixty of 6,060: twenty offsets in each of three formats. The good files are links to a few."""
     picture = Image.fromarray(skimage.data.chelsea()).resize((40, 40))
     lines = []
     for format in ("JPEG", "PNG", "WEBP"):
@@ -111,7 +111,9 @@ def test_training_goes_on_past_truncated_files_and_counts_them(tmp_path: Path, w
         for part in range(20):
             (tmp_path / f"{part}.{format}").write_bytes(content[: len(content) * part // 20])
             lines.append(f"{part}.{format},cat,train")
-        lines += [f"good.{format},{label},train" for label in ("cat", "dog") for _ in range(1000)]
+        for label, number in itertools.product(("cat", "dog"), range(1000)):
+            (tmp_path / f"{label}{number}.{format}").hardlink_to(tmp_path / f"good.{format}")
+            lines.append(f"{label}{number}.{format},{label},train")
     (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *lines, "good.PNG,cat,val"]))
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in tmp_path.iterdir()}
     samples = read_dataset(tmp_path).train
@@ -123,7 +125,9 @@ def test_training_goes_on_past_truncated_files_and_counts_them(tmp_path: Path, w
     assert 2 * (len(loader) * 32 - 60) <= shown < 2 * len(samples)
 
     more = tmp_path / "labels.csv"
-    more.write_text(more.read_text() + "\n0.JPEG,dog,train\n1.JPEG,dog,train")
+    for number in range(2):
+        (tmp_path / f"more{number}.JPEG").write_bytes(b"")
+    more.write_text(more.read_text() + "\nmore0.JPEG,dog,train\nmore1.JPEG,dog,train")
     spoilt = TrainingLoader(read_dataset(tmp_path).train, config, workers=workers)
     everything = itertools.chain.from_iterable(map(spoilt.epoch, range(3)))
     with pytest.raises(DataError, match=r"of 6062 training images cannot be decoded, more than 1%; .*data doctor"):
@@ -269,13 +273,18 @@ def test_formats_beyond_the_list_are_not_even_tried(monkeypatch: pytest.MonkeyPa
 def test_an_evaluation_names_the_truncated_file_wherever_it_ends(tmp_path: Path, workers: int) -> None:
     """Twenty offsets in each of three formats, each file between two good ones."""
     picture = Image.fromarray(skimage.data.chelsea()).resize((40, 40))
-    (tmp_path / "good.png").write_bytes(encode(picture, "PNG"))
+    for name in ("good", "a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(encode(picture, "PNG"))
     for format in ("JPEG", "PNG", "WEBP"):
         content = encode(picture, format)
         for part in range(20):
             (tmp_path / f"{part}.{format}").write_bytes(content[: len(content) * part // 20])
-    cut = [path.name for path in sorted(tmp_path.iterdir()) if path.name != "good.png"]
-    lines = [f"{name},{label},{split}" for name in ("good.png", *cut) for label in "ab" for split in ("train", "val")]
+    cut = [path.name for path in sorted(tmp_path.iterdir()) if path.suffix != ".png"]
+    lines = [
+        "a.png,a,train",
+        "b.png,b,train",
+        *(f"{name},{'ab'[row % 2]},val" for row, name in enumerate(["good.png", *cut])),
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["file_name,label,split", *lines]))
     samples = read_dataset(tmp_path).val
     rows = {samples.path(number): number for number in range(len(samples))}
