@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from inceptionv4.data import cache
 from inceptionv4.data.index import read_dataset
+from inceptionv4.data.sources import folder
 from inceptionv4.data.sources.csv import CsvSource
 from inceptionv4.data.sources.folder import FolderSource
 from inceptionv4.data.sources.imagenet import ImageNetSource
@@ -156,3 +159,43 @@ def test_the_cache_notices_what_a_fresh_look_would_find(
     assert len(calls) == 2
     shutil.rmtree(tmp_path / "cache")
     assert look() == after
+
+
+def test_what_arrives_while_a_folder_is_listed_is_noticed_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    for path in ("a/1.png", "a/2.png", "b/3.png", "b/4.png"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / path)
+    original = folder.walk
+
+    def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
+        for found in original(root):
+            yield found
+            if found[0] == "a/":
+                (root / "a/late.png").write_bytes(b"x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "walk", walk)
+        assert len(read_dataset(root).all()) == 4
+    assert len(read_dataset(root).all()) == 5
+
+
+@pytest.mark.parametrize(("age", "kept"), [(0, False), (60, True)])
+def test_an_index_of_data_that_changed_just_now_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, kept: bool
+) -> None:
+    """A file system counts time in steps: what comes in the same step leaves the mark as it is."""
+    monkeypatch.setattr(cache, "SETTLED", 2 * 10**9)
+    root = tmp_path / "data"
+    for path in ("a/1.png", "b/2.png", "a/3.png", "b/4.png"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / path)
+    then = time.time() - age
+    for place in (root, root / "a", root / "b"):
+        os.utime(place, (then, then))
+    assert len(read_dataset(root).all()) == 4
+    (root / "a/5.png").write_bytes(b"x")
+    os.utime(root / "a", (then, then))  # in the same step of time
+    assert len(read_dataset(root).all()) == (4 if kept else 5)

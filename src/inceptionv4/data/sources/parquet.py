@@ -9,10 +9,12 @@ many groups, pack the data into shards first (`inceptionv4 data pack`).
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError, UsageError
 
 KEPT_GROUPS = 8
+DEEPEST = 4
+LOOKED_AT = 64
+"""Levels of folders, and folders of a level and entries of a folder, in which parquet files are looked for."""
 SAMPLED_GROUPS = 4
 """Of which rows are looked at for a fingerprint."""
 
@@ -47,15 +52,14 @@ class ParquetSource(Source):
 
     @staticmethod
     def find(folder: Path) -> list[Path]:
-        """The parquet files in `folder`, or else in its `data`, or else in any folder of it.
+        """The parquet files in `folder`, or else in its `data`, or else in folders of it, such as `default/train`.
 
         Tables of metadata beside images are none: they hold no images.
         """
-
-        def there(pattern: str) -> list[Path]:
-            return sorted(path for path in folder.glob(pattern) if not path.name.startswith((".", "metadata.")))
-
-        return there("*.parquet") or there("data/*.parquet") or there("**/*.parquet")
+        for place in (folder, folder / "data"):
+            if files := _parquet_files(place):
+                return files
+        return sorted(file for place in _folders_of_parquet(folder) for file in _parquet_files(place))
 
     @staticmethod
     def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
@@ -133,6 +137,30 @@ class ParquetSource(Source):
         if not isinstance(content, bytes):
             raise ImageError(f"{self.describe(row)} cannot be read: it names a file and holds no image")
         return content
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "metadata.")))
+
+
+def _folders_of_parquet(folder: Path) -> Iterator[Path]:
+    """The folders below `folder` that hold parquet files, found by a few entries of each of a few folders.
+
+    A folder of millions of images is not listed for it.
+    """
+    level = [folder]
+    for _ in range(DEEPEST):
+        below: list[Path] = []
+        for place in level:
+            try:
+                with os.scandir(place) as entries:
+                    some = list(itertools.islice(entries, LOOKED_AT))
+            except OSError:
+                continue
+            if any(entry.name.endswith(".parquet") for entry in some) and place != folder:
+                yield place
+            below += [Path(entry.path) for entry in some if not entry.name.startswith(".") and entry.is_dir()]
+        level = below[:LOOKED_AT]
 
 
 def _open(path: Path) -> Any:
