@@ -91,7 +91,7 @@ def read_layout(
     has_parts = TRAIN in prefixes.values() and VAL in prefixes.values()
     return Layout(
         splits=np.array([meaning[0] if meaning else NONE for meaning in meanings], np.int8),
-        labels=np.array([numbers[normal(meaning[1])] if meaning else -1 for meaning in meanings], np.int32),
+        labels=np.array([numbers[class_name(meaning[1])] if meaning else -1 for meaning in meanings], np.int32),
         classes=classes,
         words=_in_words(prefixes, root) if has_parts else "class folders",
         root=root if has_parts else next(iter(prefixes)),
@@ -107,6 +107,11 @@ def _in_words(prefixes: dict[str, int], root: str) -> str:
 def normal(name: str) -> str:
     """The composed spelling (NFC) of a name: a Mac's file system may write the same letters decomposed."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def class_name(folder: str) -> str:
+    """The class that a folder's name says: in the composed spelling, without blanks around it."""
+    return normal(folder).strip()
 
 
 def _tops(folders: Sequence[str], root: str = "") -> list[str]:
@@ -283,7 +288,7 @@ def _class_names(meanings: object, location: str) -> tuple[str, ...]:
     """
     spellings: dict[tuple[int, str], str] = {}
     for split, name in meanings:  # type: ignore[attr-defined]
-        other = spellings.setdefault((split, normal(name)), name)
+        other = spellings.setdefault((split, class_name(name)), name)
         if other != name:
             raise DataError(
                 f"{location} has two folders that look alike, {other!a} and {name!a}: the same letters, "

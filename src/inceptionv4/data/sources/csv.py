@@ -71,7 +71,7 @@ class CsvSource(Source):
                 raise DataError(f"{where} has the split {line.split!r}; expected {known}, or say with data.train")
             if split is None:
                 continue  # a test beside a validation may have no labels
-            if not line.name or not line.label:
+            if not line.name.strip() or not line.label:
                 raise DataError(f"{where} has no {columns.image} or no {columns.label}")
             name = _find_file(path, line.name, where)
             other, other_split = kept.setdefault(name, (line, split))
@@ -137,14 +137,15 @@ def _lines(sheet: _Sheet, columns: Columns, path: Path) -> list[_Line]:
     def cell(row: list[str], name: str | None) -> str:
         return row[at[name]] if name is not None and at[name] < len(row) else ""
 
+    others = (columns.label, columns.split, columns.group)
     return [
-        _Line(number, *(cell(row, name) for name in (columns.image, columns.label, columns.split, columns.group)))
+        _Line(number, cell(row, columns.image), *(cell(row, name).strip() for name in others))
         for number, row in sheet.rows
     ]
 
 
 def _read(path: Path) -> _Sheet:
-    """The table, its cells without blanks around them.
+    """The table, the header without blanks around its cells.
 
     Raises:
         DataError: it cannot be read, or has no header.
@@ -164,22 +165,23 @@ def _read(path: Path) -> _Sheet:
         delimiter, text, skipped = first.strip()[4:5] or ",", rest, 1
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        rows = [(lines.line_num + skipped, [cell.strip() for cell in row]) for row in lines]
+        rows = [(lines.line_num + skipped, row) for row in lines]
     except csv.Error as error:
         raise DataError(f"cannot read {path}:{lines.line_num + skipped}: {error}") from None
-    rows = [(number, row) for number, row in rows if any(row)]
+    rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise DataError(f"{path} is empty; expected a header such as file_name,label")
     header, columns = rows[0]
-    return _Sheet(columns, header, rows[1:])
+    return _Sheet([name.strip() for name in columns], header, rows[1:])
 
 
 def _find_file(table: Path, name: str, where: str) -> str:
-    """The name of a file that is there; Windows writes backslashes between folders."""
-    for candidate in (name, name.replace("\\", "/")):
+    """The name of a file that is there: as it is written, without blanks around it, or with Windows' backslashes."""
+    plain = name.strip()
+    for candidate in (name, plain, plain.replace("\\", "/")):
         try:
             if (table.parent / candidate).is_file():
                 return str(Path(candidate))
         except (OSError, ValueError):  # too long for a name, or a null byte in it
             continue
-    raise DataError(f"{where} names {name}, which is not there")
+    raise DataError(f"{where} names {plain}, which is not there")

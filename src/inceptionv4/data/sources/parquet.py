@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.data.layout import normal
+from inceptionv4.data.layout import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.columns import IMAGES, Columns, choose_columns, number_groups, read_classes
 from inceptionv4.data.sources.source import Source
@@ -285,7 +285,7 @@ def _columns(schema: Any, path: str, options: ReadOptions) -> tuple[Columns, tup
         options, path, images=lambda name: name in images, image_names=IMAGES, labels=sure,
     )  # fmt: skip
     names = features.get(columns.label, {}).get("names") or [] if columns.label in sure else []
-    classes = tuple(normal(str(name)) for name in names)
+    classes = tuple(class_name(str(name)) for name in names)
     if len(set(classes)) < len(classes):
         twice = next(name for name, count in Counter(classes).items() if count > 1)
         raise DataError(f"{path} names the class {twice!r} twice; name each class once")
