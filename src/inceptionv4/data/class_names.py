@@ -20,7 +20,12 @@ LINE_END = re.compile("\r\n|\r|\n")
 
 def normal(name: str) -> str:
     """The spelling (NFC) that two spellings of one name have in common."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def class_name(folder: str) -> str:
+    """The class that the name of a folder says: in its normal spelling, without blanks around it."""
+    return normal(folder).strip()
 
 
 def refuse_two_spellings(names: Iterable[str], where: str) -> None:

@@ -9,13 +9,13 @@ What may be read in two ways is refused: `data.train` and `data.val` decide.
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from inceptionv4.data.class_names import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.splits import HELD_OUT_WORDS, TEST_WORDS, SplitName, is_below, no_part, split_name
 from inceptionv4.data.table import NONE, TRAIN, VAL
@@ -102,16 +102,6 @@ def read_layout(
 def _in_words(prefixes: dict[str, int], root: str) -> str:
     names = [prefix[len(root) :] for prefix, _ in sorted(prefixes.items(), key=lambda item: item[1])]
     return f"{' and '.join(names)} folders"
-
-
-def normal(name: str) -> str:
-    """The composed spelling (NFC) of a name: a Mac's file system may write the same letters decomposed."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def class_name(folder: str) -> str:
-    """The class that a folder's name says: in the composed spelling, without blanks around it."""
-    return normal(folder).strip()
 
 
 def _tops(folders: Sequence[str], root: str = "") -> list[str]:

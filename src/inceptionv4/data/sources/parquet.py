@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.data.layout import class_name
+from inceptionv4.data.class_names import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.columns import IMAGES, Columns, choose_columns, number_groups, read_classes
 from inceptionv4.data.sources.source import Source
