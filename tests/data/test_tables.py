@@ -144,7 +144,10 @@ def test_a_picture_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     write(tmp_path, "file_name,label", lambda n: f"img/{n % 6:03}.ppm,{label_of(n)}")
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.val)) == (4, 2)
-    assert dataset.source.table.left_out == ("6 lines: they list a picture again",)
+    assert dataset.source.table.left_out == (
+        "6 lines: they list a picture again",
+        "6 images: not listed in labels.csv",
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,15 @@ def test_captions_beside_class_folders_are_named_as_not_used(tmp_path: Path, nam
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.val), dataset.classes) == (12, 4, CLASSES)
     assert dataset.source.table.left_out == (f"not used, as the folders are the classes: {name}",)
+
+
+def test_images_that_a_folders_table_does_not_list_are_counted(tmp_path: Path) -> None:
+    file = write(tmp_path, "file_name,label", lambda n: f"./img/{n:03}.ppm,{label_of(n)}")
+    for number in range(3):
+        (tmp_path / "img" / f"more{number}.ppm").write_bytes(picture(number))
+    assert read_dataset(tmp_path).source.table.left_out == ("3 images: not listed in labels.csv",)
+    file.rename(tmp_path / "some.csv")
+    assert read_dataset(tmp_path / "some.csv").source.table.left_out == ()
 
 
 def test_columns_are_chosen_by_settings(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from inceptionv4.data.layout import is_image
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.columns import Columns, choose_columns, number_groups, read_classes
+from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_name, split_values
 from inceptionv4.data.table import Table, Texts
@@ -97,6 +99,7 @@ class CsvSource(Source):
             left_out=(
                 *(f"{count:,} lines: {reason}" for reason, count in left_out.items()),
                 *([f"{repeats:,} lines: they list a picture again"] if repeats else []),
+                *_unlisted(path, lines),
             ),
             groups=number_groups([line.group for line in used]) if columns.group else None,
         )
@@ -175,13 +178,28 @@ def _read(path: Path) -> _Sheet:
     return _Sheet([name.strip() for name in columns], header, rows[1:])
 
 
-def _find_file(table: Path, name: str, where: str) -> str:
-    """The name of a file that is there: as it is written, without blanks around it, or with Windows' backslashes."""
+def _unlisted(path: Path, lines: Sequence[_Line]) -> list[str]:
+    """In words, how many images lie below a table that stands for its whole folder and are not listed there."""
+    if path.name not in NAMES:
+        return []
+    listed = {PurePosixPath(form).as_posix() for line in lines for form in _forms(line.name)}
+    images = (folder + name for folder, names, _ in walk(path.parent) for name in names if is_image(name))
+    count = sum(image not in listed for image in images)
+    return [f"{count:,} images: not listed in {path.name}"] if count else []
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """What a cell may mean: the name as it is written, without blanks around it, or with Windows' backslashes."""
     plain = name.strip()
-    for candidate in (name, plain, plain.replace("\\", "/")):
+    return name, plain, plain.replace("\\", "/")
+
+
+def _find_file(table: Path, name: str, where: str) -> str:
+    """The name of a file that is there."""
+    for candidate in _forms(name):
         try:
             if (table.parent / candidate).is_file():
                 return str(Path(candidate))
         except (OSError, ValueError):  # too long for a name, or a null byte in it
             continue
-    raise DataError(f"{where} names {plain}, which is not there")
+    raise DataError(f"{where} names {name.strip()}, which is not there")
