@@ -137,7 +137,7 @@ def test_a_test_beside_the_held_out_images_is_left_out(proxy: s3.Proxy, root: Pa
     storage.write("s3://bucket/shards/test-000000.tar", b"is not even read")
     try:
         remote = read_dataset("s3://bucket/shards")
-        assert remote.source.table.left_out == ("1 shards: test left out: another part is held out",)
+        assert remote.source.table.left_out == ("1 shard: test, as another part is held out",)
     finally:
         storage.delete("s3://bucket/shards/test-000000.tar")
     local = read_dataset(root / "bucket/shards")

@@ -235,7 +235,7 @@ def test_shards_of_which_none_is_held_out_or_all_are(textures: Path, tmp_path: P
     for path in folder.glob("val-*.tar"):
         path.rename(folder / path.name.replace("val", "more"))
     assert_a_share_is_held_out(folder, train)
-    assert open_source(folder).table.left_out == ("2 shards: no known part",)
+    assert open_source(folder).table.left_out == ("2 shards: in no part that is known (train, val, test, ...)",)
     for path in folder.glob("*.tar"):
         path.unlink() if path.name.startswith("train") else path.rename(folder / path.name.replace("more", "val"))
     assert_a_share_is_held_out(folder, val)

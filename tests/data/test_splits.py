@@ -176,7 +176,7 @@ def test_a_folder_beside_the_parts_is_left_out_and_counted(tmp_path: Path) -> No
     assert counts(dataset) == (10, 4, True)
     assert dataset.classes == CLASSES
     (reason,) = dataset.source.table.left_out
-    assert reason.startswith("1 images: seg_pred/ is in no part that is known")
+    assert reason.startswith("1 image: seg_pred/ is in no part that is known")
 
 
 def test_a_test_part_is_kept_apart(tmp_path: Path) -> None:

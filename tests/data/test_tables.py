@@ -103,7 +103,7 @@ def test_a_table_that_pandas_wrote(tmp_path: Path) -> None:
         (
             "file_name,label,label",
             "img/{n:03}.ppm,{c},x",
-            r"labels\.csv:1 has .* several may be the label: label, label",
+            r"labels\.csv:1 has .* two are called 'label'; rename or remove one",
         ),
         ("file_name,label,class", "img/{n:03}.ppm,{c},x", "several may be the label: label, class; say .*label-column"),
         (
@@ -145,7 +145,7 @@ def test_a_picture_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.val)) == (4, 2)
     assert dataset.source.table.left_out == (
-        "6 lines: they list a picture again",
+        "6 lines: a picture that another line lists",
         "6 images: not listed in labels.csv",
     )
 
@@ -172,7 +172,7 @@ def test_captions_beside_class_folders_are_named_as_not_used(tmp_path: Path, nam
         (tmp_path / name).write_text(output.getvalue())
     dataset = read_dataset(tmp_path)
     assert (len(dataset.train), len(dataset.val), dataset.classes) == (12, 4, CLASSES)
-    assert dataset.source.table.left_out == (f"not used, as the folders are the classes: {name}",)
+    assert dataset.source.table.left_out == (f"{name}: the folders are the classes",)
 
 
 def test_images_that_a_folders_table_does_not_list_are_counted(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from inceptionv4.data.class_names import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.splits import HELD_OUT_WORDS, TEST_WORDS, SplitName, is_below, no_part, split_name
-from inceptionv4.data.table import NONE, TRAIN, VAL
+from inceptionv4.data.table import NONE, TRAIN, VAL, counted
 from inceptionv4.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -95,7 +95,7 @@ def read_layout(
         classes=classes,
         words=_in_words(prefixes, root) if has_parts else "class folders",
         root=root if has_parts else next(iter(prefixes)),
-        left_out=tuple(f"{count:,} images: {reason}" for reason, count in images.items()),
+        left_out=tuple(f"{counted(count, 'image')}: {reason}" for reason, count in images.items()),
     )
 
 

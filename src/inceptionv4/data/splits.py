@@ -120,12 +120,19 @@ def _by_words(words: list[str | None], kept_apart: list[bool]) -> Parts:
             splits.append(TRAIN)
         else:
             splits.append(VAL if _kind(word) == kind else None)
-    reasons = [
-        "" if split is not None else "kept apart, as data.test says" if apart
-        else "no known part" if word is None else f"{word} left out: another part is held out"
+    reasons = tuple(
+        "" if split is not None else _why_left_out(word, apart)
         for split, word, apart in zip(splits, words, kept_apart, strict=True)
-    ]  # fmt: skip
-    return Parts(tuple(splits), tuple(reasons))
+    )
+    return Parts(tuple(splits), reasons)
+
+
+def _why_left_out(word: str | None, kept_apart: bool) -> str:
+    if kept_apart:
+        return "kept apart, as data.test says"
+    return (
+        "in no part that is known (train, val, test, ...)" if word is None else f"{word}, as another part is held out"
+    )
 
 
 def _named(paths: tuple[str, ...], options: ReadOptions, location: str) -> Parts:

@@ -14,6 +14,11 @@ NONE, TRAIN, VAL = 0, 1, 2
 """Of `Table.splits`: none given, to train on, held out."""
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def narrow(values: np.ndarray) -> np.ndarray:
     """The same numbers, none negative, in the smallest unsigned type that holds them all."""
     return values.astype(np.min_scalar_type(int(values.max(initial=0))))

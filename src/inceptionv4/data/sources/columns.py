@@ -94,6 +94,8 @@ def _choose(
         return called[0]
     if not called and not needed:
         return None
+    if len(called) > len(set(called)):
+        raise DataError(f"{columns}, of which two are called {called[0]!r}; rename or remove one of them")
     if called:
         raise DataError(f"{columns}, of which several may be the {role}: {', '.join(called)}; {_cure(role)}")
     raise DataError(f"{columns}; none is called as the {role} is ({', '.join(known[:5])}); {_cure(role)}")

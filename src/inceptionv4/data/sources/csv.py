@@ -21,7 +21,7 @@ from inceptionv4.data.sources.columns import Columns, choose_columns, number_gro
 from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_name, split_values
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import Table, Texts, counted
 from inceptionv4.errors import DataError, ImageError
 
 NAMES = ("labels.csv", "metadata.csv")
@@ -97,8 +97,8 @@ class CsvSource(Source):
             classes=classes,
             layout=f"listed in {path.name}",
             left_out=(
-                *(f"{count:,} lines: {reason}" for reason, count in left_out.items()),
-                *([f"{repeats:,} lines: they list a picture again"] if repeats else []),
+                *(f"{counted(count, 'line')}: {reason}" for reason, count in left_out.items()),
+                *([f"{counted(repeats, 'line')}: a picture that another line lists"] if repeats else []),
                 *_unlisted(path, lines),
             ),
             groups=number_groups([line.group for line in used]) if columns.group else None,
@@ -185,7 +185,7 @@ def _unlisted(path: Path, lines: Sequence[_Line]) -> list[str]:
     listed = {PurePosixPath(form).as_posix() for line in lines for form in _forms(line.name)}
     images = (folder + name for folder, names, _ in walk(path.parent) for name in names if is_image(name))
     count = sum(image not in listed for image in images)
-    return [f"{count:,} images: not listed in {path.name}"] if count else []
+    return [f"{counted(count, 'image')}: not listed in {path.name}"] if count else []
 
 
 def _forms(name: str) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def _unused(tables: Sequence[str]) -> list[str]:
     if not tables:
         return []
     more = f" and {len(tables) - 3:,} more" if len(tables) > 3 else ""
-    return [f"not used, as the folders are the classes: {', '.join(tables[:3])}{more}"]
+    return [f"{', '.join(tables[:3])}{more}: the folders are the classes"]
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:

@@ -21,7 +21,7 @@ from inceptionv4.data.sources.columns import number_groups
 from inceptionv4.data.sources.parquet_rows import join_classes, open_parquet, read_rows
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.splits import split_files, split_name
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import Table, Texts, counted
 from inceptionv4.errors import DataError, ImageError
 
 KEPT_GROUPS = 8
@@ -87,7 +87,7 @@ class ParquetSource(Source):
             splits=np.repeat(np.array(splits, np.int8), counts),
             classes=classes,
             layout=f"{len(kept)} parquet files",
-            left_out=tuple(f"{count:,} parquet files: {reason}" for reason, count in left_out.items()),
+            left_out=tuple(f"{counted(count, 'parquet file')}: {reason}" for reason, count in left_out.items()),
             groups=number_groups(values) if options.group_column else None,
             place={
                 "group": np.array([group for part in found for group, _ in part.places], np.int32),
@@ -150,11 +150,12 @@ def _folders_of_parquet(folder: Path) -> Iterator[Path]:
             try:
                 with os.scandir(place) as entries:
                     some = list(itertools.islice(entries, LOOKED_AT))
-            except OSError:
+                folders = [entry.path for entry in some if not entry.name.startswith(".") and entry.is_dir()]
+            except OSError:  # a folder that cannot be read, or a link that goes round
                 continue
             if any(entry.name.endswith(".parquet") for entry in some) and place != folder:
                 yield place
-            below += [Path(entry.path) for entry in some if not entry.name.startswith(".") and entry.is_dir()]
+            below += map(Path, folders)
         level = below[:LOOKED_AT]
 
 

@@ -22,7 +22,7 @@ from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.splits import split_files
-from inceptionv4.data.table import Table, Texts, narrow
+from inceptionv4.data.table import Table, Texts, counted, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -87,7 +87,7 @@ def choose_shards(
     return (
         [shard for shard, split in zip(shards, parts.splits, strict=True) if split is not None],
         [split for split in parts.splits if split is not None],
-        tuple(f"{count:,} shards: {reason}" for reason, count in reasons.items()),
+        tuple(f"{counted(count, 'shard')}: {reason}" for reason, count in reasons.items()),
     )
 
 
