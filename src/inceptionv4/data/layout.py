@@ -23,6 +23,7 @@ from inceptionv4.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 CURE = "say which with --data.train and --data.val (`--data.train .`: all folders are classes)"
+SIDECARS = (".ds_store", "thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ def is_image(name: str) -> bool:
 def is_hidden(path: str) -> bool:
     """Whether a path inside an archive is one that a file browser would not show."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def is_sidecar(path: str) -> bool:
+    """Whether this is what a system leaves beside files, and nobody's data: macOS's `._1.jpg`, Windows' `Thumbs.db`."""
+    parts = path.split("/")
+    name = parts[-1].lower()
+    return name.startswith("._") or name in SIDECARS or "__MACOSX" in parts
 
 
 def read_layout(

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from inceptionv4.data.cache import cached, kind_of
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.sources.shard import read_shard
 from inceptionv4.data.sources.shards import (
     BRACES,
     CLASSES,
@@ -27,7 +28,6 @@ from inceptionv4.data.sources.shards import (
     ShardSource,
     choose_shards,
     expand,
-    read_shard,
     refuse_missing,
     table_of_shards,
 )
@@ -80,7 +80,7 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
     def index() -> Table:
         if archive is not None:
             return replace(files.examine(lambda path: archive.index([path], options))[0], containers=(uri,))
-        classes = storage.read_all(names.uri).decode() if names else None
+        classes = storage.read_all(names.uri) if names else None
         names_of = [shard.uri for shard in objects]
         return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, left_out)
 

@@ -1,4 +1,4 @@
-"""Tar shards in webdataset's convention: `key.jpg` beside `key.cls`, whose text is the number of the class.
+"""Tar shards in webdataset's convention, each as `data.sources.shard` has it.
 
     name-{0000..0099}.tar                    one set of shards, without a split
     folder/train-0000.tar folder/val-0000.tar    split by the word before the number, as in imagenet1k-train-0000.tar
@@ -11,23 +11,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
-from inceptionv4.data.layout import is_image
+from inceptionv4.data.class_names import read_class_names
+from inceptionv4.data.layout import is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.sources.shard import Shard, read_shard
 from inceptionv4.data.sources.source import RangeSource
-from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.splits import split_files
 from inceptionv4.data.table import Table, Texts, counted, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 CLASSES = "classes.txt"
-NUMBERED = re.compile(r"(?P<name>.+)-\d+\.tar")
+NUMBERED = re.compile(r"(?P<name>[^.].*)-\d+\.tar")
 
 
 class ShardSource(RangeSource):
@@ -58,10 +59,10 @@ class ShardSource(RangeSource):
             DataError: a shard is damaged, or an image has no label.
         """
         shards, splits, left_out = choose_shards([path for path in files if path.name != CLASSES], options)
-        classes = next((path.read_text(encoding="utf-8") for path in files if path.name == CLASSES), None)
-        location = str(shards[0].parent)
-        contents = map(read_shard, shards)
-        return table_of_shards(location, list(map(str, shards)), splits, contents, classes, left_out)
+        classes = next((path.read_bytes() for path in files if path.name == CLASSES), None)
+        folder, contents = shards[0].parent, map(read_shard, shards)
+        table = table_of_shards(str(folder), list(map(str, shards)), splits, contents, classes, left_out)
+        return replace(table, ignored=table.ignored + sum(is_sidecar(path.name) for path in folder.glob(".*.tar")))
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
@@ -96,16 +97,17 @@ def table_of_shards(
     shards: Sequence[str],
     splits: Sequence[int],
     contents: Iterable[Shard],
-    classes: str | None,
+    classes: bytes | None,
     left_out: tuple[str, ...],
 ) -> Table:
-    """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the text of
+    """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the content of
     `classes.txt`, if there is one. `left_out` says in words which others there are.
 
     Raises:
-        DataError: no images, or a class that has no name.
+        DataError: no images, a class that has no name, or names that `read_class_names` refuses.
     """
     found = list(contents)
+    others = sum((shard.left_out for shard in found), Counter[str]())
     counts = [len(shard.names) for shard in found]
     if not sum(counts):
         raise DataError(f"no images in the shards of {location}")
@@ -121,43 +123,9 @@ def table_of_shards(
         splits=np.repeat(np.array(splits, np.int8), counts),
         classes=names,
         layout=f"{len(shards)} tar shards",
-        left_out=left_out,
+        ignored=others.total(),
+        left_out=(*left_out, *_words(others)),
         place={"offset": narrow(offsets), "size": narrow(sizes)},
-    )
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The images of one shard: their names, and int64 arrays of class numbers, offsets and sizes."""
-
-    names: Texts
-    numbers: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-
-
-def read_shard(shard: Path) -> Shard:
-    """Read the members of one shard.
-
-    Raises:
-        DataError: it is damaged, or an image has no label.
-    """
-    members = list(list_members(shard))
-    labels: dict[str, int] = {}
-    with shard.open("rb") as file:
-        for member in members:
-            if member.name.endswith(".cls"):
-                file.seek(member.offset_data)
-                labels[_key(member.name)] = _label(file.read(member.size), f"{shard}:{member.name}")
-    images = [member for member in members if is_image(member.name.rpartition("/")[2])]
-    for member in images:
-        if _key(member.name) not in labels:
-            raise DataError(f"{shard}: {member.name} has no {_key(member.name)}.cls beside it")
-    return Shard(
-        Texts.of(member.name for member in images),
-        np.array([labels[_key(member.name)] for member in images], np.int64),
-        np.array([member.offset_data for member in images], np.int64),
-        np.array([member.size for member in images], np.int64),
     )
 
 
@@ -179,28 +147,22 @@ def refuse_missing(pattern: str, count: int, missing: list[str]) -> None:
         raise DataError(f"{len(missing)} of the {count} shards of {pattern} are missing: {', '.join(missing[:3])}")
 
 
-def _key(name: str) -> str:
-    """A member's name up to the first dot after its last folder."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
+def _words(others: Counter[str]) -> list[str]:
+    """How many members are neither a sample's picture nor its class, by their commonest fields."""
+    if not others:
+        return []
+    listed = [f"{count:,} {field}" for field, count in others.most_common(3)]
+    if rest := others.total() - sum(count for _, count in others.most_common(3)):
+        listed.append(f"{rest:,} others")
+    return [f"{counted(others.total(), 'member')}: neither picture nor class of a sample ({', '.join(listed)})"]
 
 
-def _label(content: bytes, name: str) -> int:
-    try:
-        label = int(content)
-    except ValueError:
-        label = -1
-    if label < 0:
-        raise DataError(f"{name} holds {content[:20]!r}, not the number of a class")
-    return label
-
-
-def _classes(text: str | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(content: bytes | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of classes and labels: by `classes.txt`, else each number that occurs is a class, in numerical order."""
-    if text is None:
+    if content is None:
         values, labels = np.unique(numbers, return_inverse=True)
         return tuple(map(str, values.tolist())), labels.astype(np.int32)
-    names = tuple(text.splitlines())
+    names = read_class_names(content, f"{location}/{CLASSES}")
     if numbers.max() >= len(names):
         raise DataError(f"{location} has class {numbers.max()}, but its {CLASSES} names only {len(names)} classes")
     return names, numbers.astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from inceptionv4.config import LayoutName
+from inceptionv4.data.class_names import normal
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.table import Table, Texts, narrow
+from inceptionv4.data.table import Table, Texts, counted, narrow
 from inceptionv4.errors import DataError, ImageError
 
 KEPT_OPEN = 256
@@ -151,43 +153,52 @@ class RangeSource(Source):
 
 
 def table_of_members(
-    archive: Path, paths: list[str], place: dict[str, np.ndarray], options: ReadOptions = AS_FOUND
+    archive: Path,
+    paths: Sequence[str],
+    place: dict[str, np.ndarray],
+    others: Sequence[str] = (),
+    options: ReadOptions = AS_FOUND,
 ) -> Table:
     """The table of an archive's members, labelled by the folders that they lie in.
 
-    `place` has a row for each of `paths`; members that are no images are left out.
+    `place` has a row for each of `paths`; members that are no images are left out, as are `others`, which are no
+    plain files. Rows are in the order in which `folder.walk` lists the same files on a disk.
 
     Raises:
-        DataError: no images, or images outside of class folders.
+        DataError: no images, images outside of class folders, or two images of one path.
     """
-    visible = [row for row, path in enumerate(paths) if not is_hidden(path)]
-    rows = sorted((row for row in visible if is_image(paths[row])), key=paths.__getitem__)
-    ignored = len(visible) - len(rows)
-    if not rows:
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        folder, slash, name = path.rpartition("/")
+        if is_image(name) and not is_hidden(path):
+            rows_of.setdefault(folder + slash, []).append(row)
+    folders = sorted(rows_of, key=normal)  # one before those in it, as each ends in a slash
+    counts = [len(rows_of[folder]) for folder in folders]
+    ignored = len(paths) - sum(counts) + len(others)
+    if not folders:
         raise no_images(str(archive), ignored)
-    folders: dict[str, int] = {}
-    folder_of = np.array([folders.setdefault(_folder(paths[row]), len(folders)) for row in rows])
-    layout = read_layout(list(folders), np.bincount(folder_of).tolist(), str(archive), options)
-    kept = layout.labels[folder_of] >= 0
-    chosen = np.array(rows)[kept]
+    layout = read_layout(folders, counts, str(archive), options)
+    for folder in folders:
+        rows_of[folder].sort(key=lambda row: normal(paths[row]))
+        for row, following in itertools.pairwise(rows_of[folder]):
+            if paths[row] == paths[following]:
+                raise DataError(f"{archive} holds {paths[row]} twice; pack the class folders again")
+    kept = np.repeat(layout.labels >= 0, counts)
+    chosen = np.fromiter(itertools.chain.from_iterable(rows_of[folder] for folder in folders), np.int64)[kept]
+    links = sum(is_image(path.rpartition("/")[2]) and not is_hidden(path) for path in others)
     return Table(
         containers=(str(archive),),
         container=np.zeros(len(chosen), np.int32),
         names=Texts.of(paths[row] for row in chosen),
-        labels=layout.labels[folder_of][kept],
-        splits=layout.splits[folder_of][kept],
+        labels=np.repeat(layout.labels, counts)[kept],
+        splits=np.repeat(layout.splits, counts)[kept],
         classes=layout.classes,
         layout=layout.words,
         root=layout.root,
         ignored=ignored,
-        left_out=layout.left_out,
+        left_out=(*layout.left_out, *([f"{counted(links, 'link')}: no image inside"] if links else [])),
         place={name: narrow(column[chosen]) for name, column in place.items()},
     )
-
-
-def _folder(path: str) -> str:
-    folder, slash, _ = path.rpartition("/")
-    return folder + slash
 
 
 def no_images(location: str, ignored: int) -> DataError:

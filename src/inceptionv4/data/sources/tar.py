@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from inceptionv4.errors import DataError
 
 
 class TarSource(RangeSource):
-    """Plain files in an uncompressed archive; links and devices are left out."""
+    """Plain files in an uncompressed archive, and links to them; sparse files and devices are left out."""
 
     layout_name = "tar"
 
@@ -27,29 +29,61 @@ class TarSource(RangeSource):
             DataError: not a complete tar archive, or a compressed one.
         """
         (path,) = files
-        members = list(list_members(path))
-        place = {
-            "offset": np.array([member.offset_data for member in members], np.int64),
-            "size": np.array([member.size for member in members], np.int64),
-        }
-        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, options)
+        names, offsets, sizes = list[str](), array("q"), array("q")
+        others: list[str] = []
+        for member in list_members(path, others):
+            names.append(member.name.removeprefix("./"))
+            offsets.append(member.offset_data)
+            sizes.append(member.size)
+        place = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
+        return table_of_members(path, names, place, others, options)
 
 
-def list_members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """The plain files of an uncompressed tar archive, each read when it is asked for and then forgotten.
+def list_members(path: Path, others: list[str] | None = None) -> Iterator[tarfile.TarInfo]:
+    """The plain files of an uncompressed tar archive, each read when it is asked for and then forgotten; then the links
+    to them, as members of their own with their target's place and size.
+
+    The names of all else but folders are added to `others`: sparse files, devices, and links that lead nowhere in the
+    archive.
 
     Raises:
         DataError: not a complete tar archive, or a compressed one.
     """
+    others = [] if others is None else others
+    links: list[tarfile.TarInfo] = []
+    for member in _all_members(path):
+        if member.isreg() and member.sparse is None:
+            yield member
+        elif member.islnk() or member.issym():
+            links.append(member)
+        elif not member.isdir():
+            others.append(member.name)
+    if not links:
+        return
+    names = {_plain(link.name): link for link in links}
+    ends = [_end_of(link, names) for link in links]
+    # A name that comes twice is, as when it is extracted, the last one.
+    targets = dict.fromkeys(ends, (0, -1))
+    for member in _all_members(path):
+        if member.isreg() and member.sparse is None and (name := _plain(member.name)) in targets:
+            targets[name] = member.offset_data, member.size
+    for link, end in zip(links, ends, strict=True):
+        link.offset_data, link.size = targets[end]
+        if link.size < 0:
+            others.append(link.name)
+        else:
+            yield link
+
+
+def _all_members(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         size = path.stat().st_size
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member.isreg() and member.sparse is None:
-                    if member.offset_data + member.size > size:
-                        raise DataError(f"{path} is cut short inside {member.name}; copy it again")
-                    yield member
+                if member.isreg() and member.sparse is None and member.offset_data + member.size > size:
+                    raise DataError(f"{path} is cut short inside {member.name}; copy it again")
+                yield member
     except (tarfile.TarError, OSError) as error:
         if is_compressed(path):
             raise DataError(
@@ -57,6 +91,22 @@ def list_members(path: Path) -> Iterator[tarfile.TarInfo]:
                 f"decompress it, images are compressed themselves"
             ) from None
         raise DataError(f"{path} is no complete .tar ({error}); pack the class folders again") from None
+
+
+def _end_of(link: tarfile.TarInfo, links: dict[str, tarfile.TarInfo]) -> str:
+    """The name to which a link leads, through other links; empty where it leads to itself."""
+    for _ in range(40):  # as many as Linux follows
+        # A hard link counts from the top of the archive, a symbolic one from its own folder.
+        folder = posixpath.dirname(link.name) if link.issym() else ""
+        name = _plain(posixpath.join(folder, link.linkname))
+        if (following := links.get(name)) is None:
+            return name
+        link = following
+    return ""
+
+
+def _plain(name: str) -> str:
+    return posixpath.normpath(name)
 
 
 def is_compressed(path: Path) -> bool:

@@ -19,7 +19,7 @@ COLUMNS = {"offset": np.int64, "size": np.int64, "bytes": np.int64, "crc": np.ui
 
 
 class ZipSource(RangeSource):
-    """Stored and deflated members."""
+    """Stored and deflated members; symbolic links are left out."""
 
     layout_name = "zip"
 
@@ -31,14 +31,18 @@ class ZipSource(RangeSource):
             DataError: not a complete zip archive, encrypted, or packed by a method that cannot be read in place.
         """
         (path,) = files
-        members = list(list_members(path))
-        for member in members:
+        members, others = list[Member](), list[str]()
+        for member in list_members(path):
+            if member.is_link:
+                others.append(member.name.removeprefix("./"))
+                continue
+            members.append(member)
             if obstacle := member.obstacle():
                 raise DataError(f"{path}: {member.name} {obstacle}; pack the class folders stored or deflated")
         values = ((member.offset, member.packed, member.size, member.crc, member.method) for member in members)
         columns = list(zip(*values, strict=True)) or [()] * len(COLUMNS)
         place = {name: np.array(column, kind) for (name, kind), column in zip(COLUMNS.items(), columns, strict=True)}
-        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, options)
+        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, others, options)
 
     def read(self, row: int) -> bytes:
         offset, packed, size, crc, method = (int(self.table.place[column][row]) for column in COLUMNS)

@@ -2,10 +2,15 @@
 
 The directory stands at the end of the file, the members before it (APPNOTE.TXT 4.3.6); what was put before a whole
 archive, such as a program that unpacks it, shifts all offsets. Sizes beyond 4 GiB are in an extra field (4.5.3).
+
+A name is, in this order: UTF-8, where its flag says so (4.4.4, bit 11); what the Unicode path field says (4.6.9), if
+that belongs to the name; UTF-8 without the flag, as Info-ZIP writes it on Linux and macOS; else code page 437.
+Backslashes separate folders where a program for Windows or DOS wrote them; elsewhere they are characters.
 """
 
 from __future__ import annotations
 
+import stat
 import struct
 import zipfile
 import zlib
@@ -29,6 +34,10 @@ IN_EXTRA_FIELD = 0xFFFFFFFF
 """Instead of a number that has no place in 32 bits."""
 EXTRA_GUESS = 64
 """Bytes read beyond what the directory promises, as a local header may have a longer extra field."""
+ZIP_64, UNICODE_PATH = 1, 0x7075
+"""Kinds of extra fields."""
+DOS_HOSTS = {0, 6, 10, 11, 14}
+"""Who made the entry (4.4.2): MS-DOS, OS/2, NTFS by PKWARE's and by Info-ZIP's number, VFAT."""
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 MAX_BYTES = 2**30
 """Above every image file: a member that would unpack to more is a bomb, or no image."""
@@ -45,6 +54,7 @@ class Member:
     crc: int
     method: int
     encrypted: bool = False
+    is_link: bool = False
 
     def obstacle(self) -> str | None:
         """Why it cannot be read in place; None if it can."""
@@ -98,18 +108,37 @@ def _find_directory(tail: bytes, before: int) -> tuple[int, int, int]:
 
 def _read_entry(entry: tuple[int, ...], rest: bytes, shift: int) -> Member:
     flags, method, crc, packed, size, name_length, extra_length = entry[3], entry[4], *entry[7:12]
-    offset = entry[16]
-    name = rest[:name_length].decode("utf-8" if flags & 0x800 else "cp437")
-    extra = rest[name_length : name_length + extra_length]
+    host, mode, offset = entry[1] >> 8, entry[15] >> 16, entry[16]
+    extra = dict(_extra_fields(rest[name_length : name_length + extra_length]))
+    field = extra.get(ZIP_64, b"")
+    numbers = (number for (number,) in struct.iter_unpack("<Q", field[: len(field) // 8 * 8]))
+    size, packed, offset = (
+        next(numbers, value) if value == IN_EXTRA_FIELD else value for value in (size, packed, offset)
+    )
+    name = _name(rest[:name_length], flags, extra.get(UNICODE_PATH, b""))
+    if host in DOS_HOSTS:
+        name = name.replace("\\", "/")
+    return Member(name, offset + shift, packed, size, crc, method, bool(flags & 1), stat.S_ISLNK(mode))
+
+
+def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
-        if kind == 1:
-            numbers = (number for (number,) in struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8]))
-            size, packed, offset = (
-                next(numbers, value) if value == IN_EXTRA_FIELD else value for value in (size, packed, offset)
-            )
+        yield kind, extra[4 : 4 + length]
         extra = extra[4 + length :]
-    return Member(name.partition("\0")[0], offset + shift, packed, size, crc, method, bool(flags & 1))
+
+
+def _name(raw: bytes, flags: int, unicode_path: bytes) -> str:
+    raw = raw.partition(b"\0")[0]
+    if flags & 0x800:
+        return raw.decode("utf-8")
+    # A program that knows no Unicode may have changed the name and kept the field: then the checksum differs.
+    if unicode_path[:1] == b"\1" and unicode_path[1:5] == struct.pack("<L", zlib.crc32(raw)):
+        return unicode_path[5:].decode("utf-8").partition("\0")[0]
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
 
 
 def read_member(member: Member, name: str, read: Callable[[int, int], bytes]) -> bytes:
