@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.layout import is_image
+from inceptionv4.data.layout import is_image, is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
@@ -73,6 +73,7 @@ class ImageNetSource(RangeSource):
             splits=np.repeat(splits, counts),
             classes=classes,
             layout="ImageNet's archives",
+            ignored=sum(images.ignored for images in everything),
             place={
                 "offset": np.concatenate([images.offsets for images in everything]),
                 "size": narrow(np.concatenate([images.sizes for images in everything])),
@@ -91,14 +92,17 @@ class Images:
     names: Texts
     offsets: np.ndarray
     sizes: np.ndarray
+    ignored: int
+    """Other members, such as macOS's `._ILSVRC2012_val_00000001.JPEG`."""
 
     @classmethod
-    def of(cls, members: Sequence[tarfile.TarInfo], wnids: Sequence[str]) -> Images:
+    def of(cls, members: Sequence[tarfile.TarInfo], wnids: Sequence[str], ignored: int) -> Images:
         return cls(
             wnids,
             Texts.of(member.name for member in members),
             np.array([member.offset_data for member in members], np.int64),
             np.array([member.size for member in members], np.int64),
+            ignored,
         )
 
 
@@ -106,21 +110,35 @@ def _train_images(archive: Path) -> Iterator[Images]:
     """The images of each of the archives inside the archive, with absolute offsets."""
     with archive.open("rb") as file:
         for inner in list_members(archive):
+            if is_sidecar(inner.name) or not inner.name.endswith(".tar"):
+                yield Images.of([], [], ignored=1)
+                continue
             file.seek(inner.offset_data)
             try:
                 with tarfile.open(fileobj=file, mode="r:") as images:
-                    members = [member for member in images if is_image(member.name)]
+                    members = images.getmembers()
             except tarfile.TarError as error:
                 raise DataError(f"{archive}: {inner.name} is damaged ({error}); copy it again") from None
-            yield Images.of(members, [Path(inner.name).stem] * len(members))
+            pictures = [member for member in members if member.isreg() and _is_picture(member.name)]
+            yield Images.of(pictures, [Path(inner.name).stem] * len(pictures), len(members) - len(pictures))
 
 
 def _val_images(archive: Path, files: Sequence[Path]) -> Images:
-    members = sorted((member for member in list_members(archive) if is_image(member.name)), key=lambda m: m.name)
+    members, ignored = list[tarfile.TarInfo](), 0
+    for member in list_members(archive):
+        if _is_picture(member.name):
+            members.append(member)
+        else:
+            ignored += 1
+    members.sort(key=lambda member: member.name)
     wnids = _ground_truth(files, archive.parent)
     if len(wnids) != len(members):
         raise DataError(f"{archive} holds {len(members)} images, but the development kit labels {len(wnids)}")
-    return Images.of(members, wnids)
+    return Images.of(members, wnids, ignored)
+
+
+def _is_picture(path: str) -> bool:
+    return is_image(path.rpartition("/")[2]) and not is_sidecar(path)
 
 
 def _ground_truth(files: Sequence[Path], folder: Path) -> list[str]:
