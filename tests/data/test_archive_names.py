@@ -162,7 +162,7 @@ def test_symbolic_links_in_a_zip_are_left_out_and_said(tmp_path: Path) -> None:
     dataset = read_dataset(write_zip(tmp_path / "a.zip", [*entries, link]))
     assert len(dataset.all()) == 6
     assert dataset.source.table.ignored == 1
-    assert "without 1 links" in dataset.layout
+    assert "1 link: no image inside" in dataset.source.table.left_out
 
 
 SIDECARS = ("a/._0.jpg", "__MACOSX/a/._1.jpg", "a/.DS_Store", ".DS_Store", "b/Thumbs.db", "b/desktop.ini")
@@ -291,7 +291,7 @@ def test_links_in_a_tar_are_followed_inside_it(tmp_path: Path) -> None:
         "dog/soft-chain.jpg": b"first",
     }
     assert source.table.ignored == 6
-    assert "without 5 links" in source.table.layout
+    assert "5 links: no image inside" in source.table.left_out
     predicted = {image.name.removeprefix(f"{location}:"): image.read() for image in find_images([str(location)])}
     assert predicted == {source.path(row): source.read(row) for row in range(len(source))}
 
