@@ -153,8 +153,20 @@ def test_a_split_inside_of_class_folders_is_refused(tmp_path: Path) -> None:
     for label, part in itertools.product(CLASSES, ("train", "val")):
         (tmp_path / label / part).mkdir(parents=True)
         (tmp_path / label / part / "1.ppm").write_bytes(picture(1))
-    with pytest.raises(DataError, match="the folders cat, dog all hold train, val"):
+    with pytest.raises(DataError, match="cat/ holds train/ and val/, which may be the parts of the data, but dog lies"):
         read_dataset(tmp_path)
+
+
+def test_a_split_beside_a_folder_of_everything_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "photos/train", 5)
+    make(tmp_path, "photos/val", 2, start=50)
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/1.ppm").write_bytes(picture(1))
+    with pytest.raises(DataError, match="--data.train photos/train --data.val photos/val, or --data.train . if all"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, options=ReadOptions(train="photos/train", val="photos/val"))
+    assert counts(dataset) == (10, 4, True)
+    assert dataset.source.table.left_out == ("1 image: pool/ is named by neither data.train nor data.val",)
 
 
 def test_an_unlabelled_test_folder_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ def _find_parts(folders: Sequence[str], location: str, reasons: dict[str, str]) 
             if top != first:
                 _leave_out(f"{root}{top}/", folders, reasons, f"{top}/ is left out: {first}/ is the part that is used")
         return {f"{root}{first}/": NONE}, root
+    _refuse_parts_below(inside, root, location)
     _refuse_equal_folders(inside, flat, location)
     return {root: NONE}, root
 
@@ -211,6 +212,21 @@ def _refuse_twice(names: dict[str, SplitName], location: str) -> None:
 
 def _leave_out(prefix: str, folders: Sequence[str], reasons: dict[str, str], reason: str) -> None:
     reasons.update({folder: reason for folder in folders if folder.startswith(prefix)})
+
+
+def _refuse_parts_below(inside: dict[str, list[str]], root: str, location: str) -> None:
+    """Refuse folders that hold the parts of a split one level further down, such as `photos/train/` beside `pool/`."""
+    for top, rests in inside.items():
+        named = {name: found for rest in rests if (found := split_name(name := rest.partition("/")[0]))}
+        train = [name for name, found in named.items() if found.split == TRAIN and not found.rest]
+        held_out = [name for name, found in named.items() if found.split == VAL and not found.rest]
+        if train and held_out:
+            others = ", ".join(sorted(set(inside) - {top})[:5])
+            raise DataError(
+                f"{location}: {root}{top}/ holds {train[0]}/ and {held_out[0]}/, which may be the parts of the data, "
+                f"but {others} lies beside it; say --data.train {root}{top}/{train[0]} "
+                f"--data.val {root}{top}/{held_out[0]}, or --data.train . if all of these folders are classes"
+            )
 
 
 def _refuse_equal_folders(inside: dict[str, list[str]], flat: set[str], location: str) -> None:
