@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tarfile
 import unicodedata
@@ -67,7 +68,25 @@ def write_csv(root: Path, seed: int) -> Path:
     return root
 
 
-WRITERS = [write_folder, write_zip, write_tar, write_shards, write_parquet, write_csv]
+def write_cifar(root: Path, seed: int) -> Path:
+    for number, name in enumerate([*(f"data_batch_{batch}" for batch in range(1, 6)), "test_batch"]):
+        records = [bytes([record % 10]) + bytes([(seed + number + record) % 256] * 3072) for record in range(10)]
+        (root / f"{name}.bin").write_bytes(b"".join(records))
+    return root
+
+
+def write_imagenet(root: Path, seed: int) -> Path:
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
+        for label in ("n01", "n02"):
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w") as inner:
+                for number in range(COUNT // 2):
+                    add(inner, f"{label}_{number}.JPEG", picture(number + seed))
+            add(outer, f"{label}.tar", content.getvalue())
+    return root
+
+
+WRITERS = [write_folder, write_zip, write_tar, write_shards, write_parquet, write_csv, write_cifar, write_imagenet]
 
 
 @pytest.mark.parametrize("write", WRITERS)
