@@ -148,7 +148,7 @@ def _in_zip(archive: Path) -> Iterator[NamedImage]:
 
     empty = True
     for member in zip_members.list_members(archive):
-        if is_image_inside(member.name):
+        if is_image_inside(member.name) and not member.is_link:
             empty = False
             name = f"{archive}:{member.name}"
             yield NamedImage(name, partial(read, member, name))

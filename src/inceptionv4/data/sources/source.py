@@ -172,14 +172,14 @@ def table_of_members(
         folder, slash, name = path.rpartition("/")
         if is_image(name) and not is_hidden(path):
             rows_of.setdefault(folder + slash, []).append(row)
-    folders = sorted(rows_of, key=normal)  # one before those in it, as each ends in a slash
+    folders = sorted(rows_of, key=_spelling)  # one before those in it, as each ends in a slash
     counts = [len(rows_of[folder]) for folder in folders]
     ignored = len(paths) - sum(counts) + len(others)
     if not folders:
         raise no_images(str(archive), ignored)
     layout = read_layout(folders, counts, str(archive), options)
     for folder in folders:
-        rows_of[folder].sort(key=lambda row: normal(paths[row]))
+        rows_of[folder].sort(key=lambda row: _spelling(paths[row]))
         for row, following in itertools.pairwise(rows_of[folder]):
             if paths[row] == paths[following]:
                 raise DataError(f"{archive} holds {paths[row]} twice; pack the class folders again")
@@ -199,6 +199,11 @@ def table_of_members(
         left_out=(*layout.left_out, *([f"{counted(links, 'link')}: no image inside"] if links else [])),
         place={name: narrow(column[chosen]) for name, column in place.items()},
     )
+
+
+def _spelling(path: str) -> tuple[str, str]:
+    """By which paths are sorted: first by what all spellings of a path have in common."""
+    return normal(path), path
 
 
 def no_images(location: str, ignored: int) -> DataError:
