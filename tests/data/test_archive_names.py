@@ -80,6 +80,11 @@ NAMES: dict[str, tuple[Entry, str]] = {
     "backslashes and VFAT": (Entry(b"photos\\cat\\1.jpg", host=VFAT), "photos/cat/1.jpg"),
     "both slashes": (Entry(b"data/train\\cat\\1.jpg", host=DOS), "data/train/cat/1.jpg"),
     "backslashes and the flag": (Entry("caf\u00e9\\1.jpg".encode(), host=DOS, flags=UTF_8), "caf\u00e9/1.jpg"),
+    "backslashes and code page 437": (Entry("caf\u00e9\\1.jpg".encode("cp437"), host=DOS), "caf\u00e9/1.jpg"),
+    "half a character that looks like a backslash": (
+        Entry("\u30bd/1.jpg".encode("cp932"), host=DOS),
+        "\u00e2\\/1.jpg",
+    ),
     "a backslash in a Unix name": (Entry(b"a\\b/1.jpg"), "a\\b/1.jpg"),
 }
 
@@ -99,6 +104,8 @@ UNZIP_DIFFERS = {
     # It restores them as Latin-1, and takes DOS' names for code page 437 whatever the flag says.
     "code page 437, as Windows",
     "code page 437 and NTFS",
+    "backslashes and code page 437",
+    "half a character that looks like a backslash",
     "backslashes and the flag",
 }
 OF_PYTHON = [

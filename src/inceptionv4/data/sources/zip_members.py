@@ -5,7 +5,7 @@ archive, such as a program that unpacks it, shifts all offsets. Sizes beyond 4 G
 
 A name is, in this order: UTF-8, where its flag says so (4.4.4, bit 11); what the Unicode path field says (4.6.9), if
 that belongs to the name; UTF-8 without the flag, as Info-ZIP writes it on Linux and macOS; else code page 437.
-Backslashes separate folders where a program for Windows or DOS wrote them; elsewhere they are characters.
+Backslashes separate folders where a program for Windows or DOS wrote them, as in unzip; elsewhere they are characters.
 """
 
 from __future__ import annotations
@@ -115,10 +115,21 @@ def _read_entry(entry: tuple[int, ...], rest: bytes, shift: int) -> Member:
     size, packed, offset = (
         next(numbers, value) if value == IN_EXTRA_FIELD else value for value in (size, packed, offset)
     )
-    name = _name(rest[:name_length], flags, extra.get(UNICODE_PATH, b""))
-    if host in DOS_HOSTS:
-        name = name.replace("\\", "/")
-    return Member(name, offset + shift, packed, size, crc, method, bool(flags & 1), stat.S_ISLNK(mode))
+    raw = rest[:name_length].partition(b"\0")[0]
+    name = _unicode_name(raw, flags, extra.get(UNICODE_PATH, b""))
+    # In an unknown code page a backslash may be half of a character, as in Japan's: then slashes alone count.
+    if host in DOS_HOSTS and (name is not None or b"/" not in raw):
+        raw, name = raw.replace(b"\\", b"/"), name and name.replace("\\", "/")
+    return Member(
+        raw.decode("cp437") if name is None else name,
+        offset + shift,
+        packed,
+        size,
+        crc,
+        method,
+        bool(flags & 1),
+        stat.S_ISLNK(mode),
+    )
 
 
 def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
@@ -128,8 +139,8 @@ def _extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
         extra = extra[4 + length :]
 
 
-def _name(raw: bytes, flags: int, unicode_path: bytes) -> str:
-    raw = raw.partition(b"\0")[0]
+def _unicode_name(raw: bytes, flags: int, unicode_path: bytes) -> str | None:
+    """The name as the entry says it in Unicode; None if it does not."""
     if flags & 0x800:
         return raw.decode("utf-8")
     # A program that knows no Unicode may have changed the name and kept the field: then the checksum differs.
@@ -138,7 +149,7 @@ def _name(raw: bytes, flags: int, unicode_path: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode("cp437")
+        return None
 
 
 def read_member(member: Member, name: str, read: Callable[[int, int], bytes]) -> bytes:
