@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 from torchvision.transforms import (
     AugMix,
@@ -28,41 +30,75 @@ PICTURE = Image.fromarray(skimage.data.astronaut()).resize((SIZE, SIZE))
 THEIRS = {name: name.title().replace("_", "").replace("Autocontrast", "AutoContrast") for name in OPERATIONS}
 
 SPACES = {
-    "autoaugment": (policies.AUTO_SPACE, AutoAugment()._augmentation_space(10, (SIZE, SIZE)), 10),
-    "randaugment": (policies.RAND_SPACE, RandAugment()._augmentation_space(31, (SIZE, SIZE)), 31),
-    "trivialaugment": (policies.TRIVIAL_SPACE, TrivialAugmentWide()._augmentation_space(31), 31),
-    "augmix": (policies.MIX_SPACE, AugMix()._augmentation_space(10, (SIZE, SIZE)), 10),
+    "autoaugment": policies.AUTO_SPACE,
+    "randaugment": policies.RAND_SPACE,
+    "trivialaugment": policies.TRIVIAL_SPACE,
+    "augmix": policies.MIX_SPACE,
 }
 
 
+def picture(size: int) -> Image.Image:
+    """A photograph under a corner of noise, so that every grey level occurs."""
+    pixels = np.asarray(Image.fromarray(skimage.data.astronaut()).resize((size, size))).copy()
+    noise = np.random.default_rng(0).permutation(np.repeat(np.arange(256, dtype=np.uint8), 12)).reshape(32, 32, 3)
+    pixels[:32, :32] = noise
+    return Image.fromarray(pixels)
+
+
+def their_space(policy: str, size: int) -> dict[str, tuple[torch.Tensor, bool]]:
+    """Amounts and whether they have two ways, by torchvision's names of operations."""
+    if policy == "trivialaugment":
+        return TrivialAugmentWide()._augmentation_space(31)
+    made: Any = {"autoaugment": AutoAugment, "randaugment": RandAugment, "augmix": AugMix}[policy]()
+    space: dict[str, tuple[torch.Tensor, bool]] = made._augmentation_space(STRENGTHS[policy], (size, size))
+    return space
+
+
+STRENGTHS = {"autoaugment": 10, "randaugment": 31, "trivialaugment": 31, "augmix": AugMix()._PARAMETER_MAX}
+
+
+@pytest.mark.parametrize("size", [75, 97, 224, 299, 331])
 @pytest.mark.parametrize("policy", SPACES)
-def test_strengths_are_torchvisions(policy: str) -> None:
-    ours, theirs, strengths = SPACES[policy]
+def test_amounts_are_torchvisions_at_every_strength(policy: str, size: int) -> None:
+    theirs = their_space(policy, size)
+    assert SPACES[policy].strengths == STRENGTHS[policy]
     for operation, name in THEIRS.items():
         if name in theirs:
             amounts, signed = theirs[name]
-            expected = amounts.expand(strengths).tolist()
-            assert [ours.amount(operation, step, SIZE) for step in range(strengths)] == pytest.approx(expected)
+            expected = amounts.expand(STRENGTHS[policy]).tolist()
+            ours = [SPACES[policy].amount(operation, step, size) for step in range(STRENGTHS[policy])]
+            assert ours == expected, (operation, size)
             assert signed == (operation in SIGNED)
     assert {THEIRS[name] for name in (MIXED if policy == "augmix" else PLAIN)} == set(theirs) - {"Invert"} | (
         {"Identity"} if policy == "autoaugment" else set()
     )
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_operations_are_torchvisions(operation: str) -> None:
-    ours, _, strengths = SPACES["trivialaugment"]
-    for strength in range(0, strengths, 5):
-        for sign in (1, -1) if operation in SIGNED else (1,):
-            amount = sign * ours.amount(operation, strength, SIZE)
-            got = np.asarray(OPERATIONS[operation](PICTURE, amount))
-            expected = _apply_op(PICTURE, THEIRS[operation], amount, InterpolationMode.BILINEAR, list(FILL))
-            difference = np.abs(got.astype(int) - np.asarray(expected))
-            if operation.startswith("shear"):  # torchvision goes through degrees and back
-                assert difference.max() <= 1
-                assert difference.any(2).mean() < 0.005
-            else:
-                assert not difference.any(), (operation, amount)
+class Way:
+    """A generator that always draws one number: below a half is the negative way."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def random(self) -> float:
+        return self.number
+
+
+@pytest.mark.parametrize("policy", SPACES)
+def test_pixels_are_torchvisions_at_every_strength_that_is_drawn(policy: str) -> None:
+    """Given its own amounts, torchvision does the same."""
+    image = picture(SIZE)
+    for operation, name in THEIRS.items():
+        if name not in their_space(policy, SIZE):
+            continue
+        amounts, signed = their_space(policy, SIZE)[name]
+        drawn = amounts[: AugMix().severity] if policy == "augmix" and amounts.ndim else amounts
+        for strength, amount in enumerate(drawn.tolist() if amounts.ndim else [0.0]):
+            for sign in (1, -1) if signed else (1,):
+                way: Any = Way(0.7 * (sign == 1))
+                got = SPACES[policy].apply(image, operation, strength, way)
+                expected = _apply_op(image, name, sign * amount, InterpolationMode.BILINEAR, list(FILL))  # type: ignore[arg-type]
+                assert np.array_equal(got, expected), (operation, strength, sign)
 
 
 def test_the_pairs_are_torchvisions() -> None:

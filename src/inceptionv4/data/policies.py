@@ -10,11 +10,13 @@ Every draw is from the sample's own generator; torchvision draws from the proces
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from inceptionv4.config import AugmentConfig
@@ -32,10 +34,15 @@ def _affine(image: Image.Image, xx: float, xy: float, x: float, yx: float, yy: f
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=FILL)
 
 
+def _slope(amount: float) -> float:
+    """A shear as torchvision rounds it: through degrees and back."""
+    return math.tan(math.radians(math.degrees(math.atan(amount))))
+
+
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda image, amount: image,
-    "shear_x": lambda image, amount: _affine(image, 1, amount, 0, 0, 1, 0),
-    "shear_y": lambda image, amount: _affine(image, 1, 0, 0, amount, 1, 0),
+    "shear_x": lambda image, amount: _affine(image, 1, _slope(amount), 0, 0, 1, 0),
+    "shear_y": lambda image, amount: _affine(image, 1, 0, 0, _slope(amount), 1, 0),
     "translate_x": lambda image, amount: _affine(image, 1, 0, -int(amount), 0, 1, 0),
     "translate_y": lambda image, amount: _affine(image, 1, 0, 0, 0, 1, -int(amount)),
     "rotate": lambda image, amount: image.rotate(amount, Image.Resampling.BILINEAR, fillcolor=FILL),
@@ -49,6 +56,16 @@ OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "equalize": lambda image, amount: ImageOps.equalize(image),
     "invert": lambda image, amount: ImageOps.invert(image),
 }
+
+
+@functools.lru_cache
+def _steps(first: float, last: float, count: int) -> list[float]:
+    """`count` amounts from `first` to `last`, rounded as torchvision's.
+
+    A threshold of solarisation must be 170 and not 170.00000000000003, which would leave pixels of 170 as they are.
+    """
+    amounts: list[float] = torch.linspace(first, last, count).tolist()
+    return amounts
 
 
 @dataclass(frozen=True)
@@ -68,20 +85,20 @@ class Space:
 
     def amount(self, operation: str, strength: int, size: int) -> float:
         """What an operation is given at a strength from 0 on, for an image of `size` x `size`."""
-        share = strength / (self.strengths - 1)
         match operation:
             case "shear_x" | "shear_y":
-                return self.shear * share
+                return _steps(0, self.shear, self.strengths)[strength]
             case "translate_x" | "translate_y":
-                return (self.translate if self.translate > 1 else self.translate * size) * share
+                most = self.translate if self.translate > 1 else self.translate * size
+                return _steps(0, most, self.strengths)[strength]
             case "rotate":
-                return self.rotate * share
+                return _steps(0, self.rotate, self.strengths)[strength]
             case "brightness" | "color" | "contrast" | "sharpness":
-                return self.enhance * share
+                return _steps(0, self.enhance, self.strengths)[strength]
             case "posterize":
-                return self.bits - round(self.fewer_bits * share)
+                return self.bits - round(self.fewer_bits * strength / (self.strengths - 1))
             case "solarize":
-                return 255 * (1 - share)
+                return _steps(255, 0, self.strengths)[strength]
         return 0.0
 
     def apply(self, image: Image.Image, operation: str, strength: int, generator: np.random.Generator) -> Image.Image:
