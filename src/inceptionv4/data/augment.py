@@ -24,6 +24,9 @@ from inceptionv4.spec import Preprocessing
 LUMA = (0.299, 0.587, 0.114)
 """Grey of red, green and blue (ITU-R BT.601), as Pillow and torchvision compute it."""
 
+TRIES = 10
+"""Boxes that are drawn until one fits into the picture."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -111,18 +114,28 @@ def _region(
 
 
 def random_box(size: tuple[int, int], augment: AugmentConfig, generator: np.random.Generator) -> Box:
-    """A part of an image of `size` (width, height), in whole pixels.
+    """A part of an image of `size` (width, height), in whole pixels: torchvision's RandomResizedCrop.
 
     Its area is uniform in `augment.area` of the image, its aspect log-uniform in `augment.aspect` (the crop of
-    "Going deeper with convolutions", arXiv 1409.4842, section 6). What would stick out is cut to the image.
+    "Going deeper with convolutions", arXiv 1409.4842, section 6). A box that would stick out is drawn again. After
+    `TRIES` of them it is the largest one in the middle whose aspect is allowed.
     """
     width, height = size
-    area = width * height * generator.uniform(*augment.area)
-    aspect = math.exp(generator.uniform(math.log(augment.aspect[0]), math.log(augment.aspect[1])))
-    crop_width = min(max(round(math.sqrt(area * aspect)), 1), width)
-    crop_height = min(max(round(math.sqrt(area / aspect)), 1), height)
-    left = int(generator.integers(width - crop_width, endpoint=True))
-    top = int(generator.integers(height - crop_height, endpoint=True))
+    least, most = augment.aspect
+    for _ in range(TRIES):
+        area = width * height * generator.uniform(*augment.area)
+        aspect = math.exp(generator.uniform(math.log(least), math.log(most)))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(generator.integers(height - crop_height, endpoint=True))
+            left = int(generator.integers(width - crop_width, endpoint=True))
+            return left, top, left + crop_width, top + crop_height
+    crop_width, crop_height = width, height
+    if width / height < least:
+        crop_height = max(round(width / least), 1)
+    elif width / height > most:
+        crop_width = max(round(height * most), 1)
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
 
 
