@@ -23,6 +23,11 @@ def normal(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+def spelling(path: str) -> tuple[str, str]:
+    """By which paths are sorted: first by what all spellings of a path have in common."""
+    return normal(path), path
+
+
 def class_name(folder: str) -> str:
     """The class that the name of a folder says: in its normal spelling, without blanks around it."""
     return normal(folder).strip()

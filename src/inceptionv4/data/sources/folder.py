@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.class_names import normal
+from inceptionv4.data.class_names import spelling
 from inceptionv4.data.layout import is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import Source, no_images
@@ -105,8 +105,8 @@ def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
                     folders += [] if entry.name.startswith(".") else [entry.name]
                 elif entry.is_file():
                     files.append(entry.name)
-        yield prefix, sorted(files, key=normal), status.st_mtime_ns
-        for name in sorted(folders, key=lambda name: f"{normal(name)}/"):  # as their paths are sorted: a-b/ before a/
+        yield prefix, sorted(files, key=spelling), status.st_mtime_ns
+        for name in sorted(folders, key=lambda name: spelling(f"{name}/")):  # as their paths are sorted: a-b/ before a/
             yield from visit(folder / name, f"{prefix}{name}/")
 
     try:

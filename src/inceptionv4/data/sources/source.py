@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from inceptionv4.config import LayoutName
-from inceptionv4.data.class_names import normal
+from inceptionv4.data.class_names import spelling
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.table import Table, Texts, counted, narrow
@@ -172,14 +172,14 @@ def table_of_members(
         folder, slash, name = path.rpartition("/")
         if is_image(name) and not is_hidden(path):
             rows_of.setdefault(folder + slash, []).append(row)
-    folders = sorted(rows_of, key=_spelling)  # one before those in it, as each ends in a slash
+    folders = sorted(rows_of, key=spelling)  # one before those in it, as each ends in a slash
     counts = [len(rows_of[folder]) for folder in folders]
     ignored = len(paths) - sum(counts) + len(others)
     if not folders:
         raise no_images(str(archive), ignored)
     layout = read_layout(folders, counts, str(archive), options)
     for folder in folders:
-        rows_of[folder].sort(key=lambda row: _spelling(paths[row]))
+        rows_of[folder].sort(key=lambda row: spelling(paths[row]))
         for row, following in itertools.pairwise(rows_of[folder]):
             if paths[row] == paths[following]:
                 raise DataError(f"{archive} holds {paths[row]} twice; pack the class folders again")
@@ -199,11 +199,6 @@ def table_of_members(
         left_out=(*layout.left_out, *([f"{counted(links, 'link')}: no image inside"] if links else [])),
         place={name: narrow(column[chosen]) for name, column in place.items()},
     )
-
-
-def _spelling(path: str) -> tuple[str, str]:
-    """By which paths are sorted: first by what all spellings of a path have in common."""
-    return normal(path), path
 
 
 def no_images(location: str, ignored: int) -> DataError:
