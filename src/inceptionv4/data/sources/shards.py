@@ -114,7 +114,7 @@ def table_of_shards(
     numbers, offsets, sizes = (
         np.concatenate([getattr(shard, column) for shard in found]) for column in ("numbers", "offsets", "sizes")
     )
-    names, labels = _classes(classes, numbers, location)
+    names, labels = _classes(classes, numbers, shards[0].rpartition("/")[0])
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
@@ -157,12 +157,12 @@ def _words(others: Counter[str]) -> list[str]:
     return [f"{counted(others.total(), 'member')}: neither picture nor class of a sample ({', '.join(listed)})"]
 
 
-def _classes(content: bytes | None, numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(content: bytes | None, numbers: np.ndarray, folder: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of classes and labels: by `classes.txt`, else each number that occurs is a class, in numerical order."""
     if content is None:
         values, labels = np.unique(numbers, return_inverse=True)
         return tuple(map(str, values.tolist())), labels.astype(np.int32)
-    names = read_class_names(content, f"{location}/{CLASSES}")
+    names = read_class_names(content, f"{folder}/{CLASSES}")
     if numbers.max() >= len(names):
-        raise DataError(f"{location} has class {numbers.max()}, but its {CLASSES} names only {len(names)} classes")
+        raise DataError(f"{folder} has class {numbers.max()}, but its {CLASSES} names only {len(names)} classes")
     return names, numbers.astype(np.int32)
