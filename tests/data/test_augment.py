@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import skimage.data
 import torch
 from PIL import Image, ImageEnhance, ImageOps
@@ -17,6 +18,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from inceptionv4.config import AugmentConfig
 from inceptionv4.data.augment import random_box, recolor, sample_generator, training_view
+from inceptionv4.data.jpeg import open_jpeg
 from inceptionv4.data.transforms import normalize
 from inceptionv4.spec import Preprocessing
 
@@ -82,6 +84,50 @@ def test_scaled_decoding_stays_within_a_grey_level_and_shifts_nothing(name: str,
     assert max(differences) > 0, "no scale was used"
     assert np.mean(differences) < 1
     assert np.abs(shifts).max() < 0.1
+
+
+SHARP = np.concatenate([np.tile(getattr(skimage.data, name)()[:300, :400], (2, 4, 1)) for name in PHOTOGRAPHS[:2]])
+"""A picture of 1600 x 1200 px as sharp as small ones are: the worst case of scaled decoding."""
+
+
+def sampled(sampling: str) -> bytes:
+    content: bytes
+    if sampling == "4:0:0":
+        grey = np.asarray(Image.fromarray(SHARP).convert("L"))[..., None]
+        content = simplejpeg.encode_jpeg(np.ascontiguousarray(grey), 90, "GRAY", "Gray")
+    else:
+        content = simplejpeg.encode_jpeg(SHARP, 90, "RGB", sampling.replace(":", ""))
+    return content
+
+
+@pytest.mark.parametrize("sampling", ["4:0:0", "4:4:4", "4:2:0"])
+def test_scaled_decoding_differs_by_as_much_as_the_documentation_says(sampling: str) -> None:
+    for size, mean, most in ((299, 0.75, 1.1), (75, 1, 1.6)):
+        differences = []
+        for key in range(8):
+            scaled, full = (
+                view(sampled(sampling), Preprocessing(size=size), key=key, scaled_decoding=scaled).pixels.astype(float)
+                for scaled in (True, False)
+            )
+            differences.append(np.abs(scaled - full).mean())
+        used = [difference for difference in differences if difference]
+        assert len(used) >= 3, "no scale was used"
+        assert np.mean(used) < mean, size
+        assert max(used) < most, size
+
+
+@pytest.mark.parametrize("sampling", ["4:2:2", "4:4:0", "4:1:1"])
+def test_what_would_differ_by_more_is_decoded_in_full(sampling: str) -> None:
+    content = sampled(sampling)
+    for key in range(4):
+        scaled, full = (
+            view(content, Preprocessing(size=75), key=key, scaled_decoding=scaled).pixels for scaled in (True, False)
+        )
+        assert np.array_equal(scaled, full)
+    jpeg = open_jpeg(content)
+    assert jpeg is not None
+    region = jpeg.region((401, 203, 1599, 1111), 75, scaled=True)
+    assert np.array_equal(region, np.asarray(Image.open(io.BytesIO(content)))[203:1111, 401:1599])
 
 
 def shift(moved: np.ndarray, still: np.ndarray) -> tuple[float, float]:
