@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inceptionv4.data.class_names import (
+from inceptionv4.class_names import (
     class_numbers,
     normal,
     read_class_names,

@@ -16,12 +16,14 @@ from cyclopts import App, CycloptsError, Parameter
 from inceptionv4.cli.benchmark import app as benchmark_app
 from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
 from inceptionv4.cli.convert import app as convert_app
+from inceptionv4.cli.data import ReadAs
 from inceptionv4.cli.data import app as data_app
 from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
 from inceptionv4.cli.serve import serve
 from inceptionv4.config import PrecisionOption, RuntimeOption
+from inceptionv4.data.options import AS_FOUND
 from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
@@ -163,6 +165,7 @@ def evaluate(
     device: str = "auto",
     precision: PrecisionOption | None = None,
     runtime: RuntimeOption | None = None,
+    options: ReadAs = AS_FOUND,
 ) -> None:
     """Measure a model on labelled images: top-1, top-5 and loss over all of them.
 
@@ -186,7 +189,7 @@ def evaluate(
     """
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
-    evaluation = measure(model, data, tta=tta, device=device, precision=precision, runtime=runtime)
+    evaluation = measure(model, data, tta=tta, device=device, precision=precision, runtime=runtime, options=options)
     if not speaks():
         return
     if json:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.class_names import normal
 from inceptionv4.data.cache import cached, kind_of, mark_of
-from inceptionv4.data.class_names import normal
 from inceptionv4.data.groups import hold_out_groups, require_whole_groups
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.remote import open_remote

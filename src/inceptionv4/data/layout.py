@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inceptionv4.data.class_names import class_name
+from inceptionv4.class_names import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.parts import find_parts, look_through, named_parts, no_class_folder, top_folders
 from inceptionv4.data.splits import is_below, no_part

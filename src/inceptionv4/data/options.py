@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
@@ -75,6 +76,16 @@ class ReadOptions:
 
 AS_FOUND = ReadOptions()
 """Nothing is said: the data are read as they are recognised."""
+
+
+def recorded_options(trained_on: Mapping[str, Any], location: str) -> ReadOptions:
+    """The options by which a model's training read the data at `location`; none if these are other data.
+
+    `trained_on` is what the model says of its data.
+    """
+    if trained_on.get("location") != location:
+        return AS_FOUND
+    return options_from(trained_on.get("options") or {})
 
 
 def options_from(values: Any) -> ReadOptions:

@@ -15,8 +15,10 @@ from torch import Tensor
 from inceptionv4.artefact import Precision
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.crops import Crops, count_views
-from inceptionv4.data.index import Samples, read_dataset, relabel
+from inceptionv4.data.index import Dataset, Samples, read_dataset, relabel
 from inceptionv4.data.loader import Batch, evaluation_batches
+from inceptionv4.data.options import AS_FOUND, ReadOptions, recorded_options
+from inceptionv4.data.rules import RULES, rules_of
 from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
@@ -50,6 +52,7 @@ def evaluate(
     device: str = "auto",
     precision: PrecisionOption | None = None,
     runtime: RuntimeOption | None = None,
+    options: ReadOptions = AS_FOUND,
 ) -> Evaluation:
     """Measure `model` on the labelled images at `data`: those of its val folder, if it has one, else all.
 
@@ -66,7 +69,7 @@ def evaluate(
         RunError: another process is gone, or computes in another precision.
     """
     backend = open_backend(model, device=device, precision=precision, runtime=runtime)
-    samples, images = choose_images(data, backend.spec.classes, backend.trained_on)
+    samples, images = choose_images(data, backend.spec.classes, backend.trained_on, options)
     with join_ranks(select_device("cpu")) as ranks:  # sums are all that they exchange
         if ranks.count > 1:
             ranks.require_same(samples.exact_fingerprint, f"the images at {data}")
@@ -85,20 +88,42 @@ def share(samples: Samples, ranks: Ranks) -> int:
     return -(-len(samples) // ranks.count)
 
 
-def choose_images(data: str | Path, classes: tuple[str, ...], trained_on: Mapping[str, Any]) -> tuple[Samples, str]:
+def choose_images(
+    data: str | Path, classes: tuple[str, ...], trained_on: Mapping[str, Any], options: ReadOptions = AS_FOUND
+) -> tuple[Samples, str]:
     """The images at `data` that say something about a model of `classes`, labelled by these, and in words which they
     are. `trained_on` is what its checkpoint says of the images that it has seen.
     """
-    dataset = read_dataset(data, trained_on.get("val_fraction", 0.2))
+    if options == AS_FOUND:
+        options = recorded_options(trained_on, absolute(data))
+    dataset = read_dataset(data, trained_on.get("val_fraction", 0.2), options)
     if dataset.has_val:
         samples, words = dataset.val, f"the held-out images of {data}"
-    elif dataset.train.fingerprint == trained_on.get("fingerprint"):
+    elif _is_trained_on(dataset, trained_on):
         samples, words = dataset.val, f"the images of {data} that were held out from training"
     else:
         samples, words = dataset.all(), f"all images of {data}"
-        if absolute(data) == trained_on.get("location"):
+        if absolute(data) != trained_on.get("location"):
+            pass
+        elif rules_of(trained_on) != RULES:
+            words += (
+                ", which the model was trained on under other rules of reading, so that it cannot be told which were "
+                "held out: it has seen many of these"
+            )
+        else:
             words += ", which changed since the model was trained there: it has seen many of these"
     return relabel(samples, classes), words
+
+
+def _is_trained_on(dataset: Dataset, trained_on: Mapping[str, Any]) -> bool:
+    """Whether these are the very images that a model was trained on, and read by the same rules."""
+    exact = trained_on.get("exact_fingerprint", ""), dataset.train.exact_fingerprint
+    of_one_layout = exact[0].partition(":")[0] == exact[1].partition(":")[0]
+    return (
+        rules_of(trained_on) == RULES
+        and dataset.train.fingerprint == trained_on.get("fingerprint")
+        and (exact[0] == exact[1] or not of_one_layout)
+    )
 
 
 def evaluate_backend(

@@ -50,7 +50,7 @@ def round_model(
         Error: it costs too much accuracy, also with the most of them in float.
     """
     preprocessing = artefact.spec.preprocessing
-    chosen = quantize.choose_images(int8.calibrate, int8.samples)
+    chosen = quantize.choose_images(int8.calibrate, int8.samples, artefact.trained_on)
     images = quantize.read_images(chosen, preprocessing)
     make = _maker(rewritten, artefact, list(_as_inputs(images, artefact.input, preprocessing)))
     ranking = quantize.rank_convolutions(rewritten, images, preprocessing)

@@ -12,12 +12,14 @@ from torch import Tensor
 from inceptionv4.artefact import Precision, Verification
 from inceptionv4.data.index import DIGITS, Samples, read_dataset
 from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.options import recorded_options
 from inceptionv4.errors import DataError, Error
 from inceptionv4.inference.agreement import AGREEMENT, agrees, compare
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
+from inceptionv4.runtime.storage import absolute
 from inceptionv4.weights.checkpoint import Checkpoint
 
 IMAGES = 32
@@ -55,7 +57,8 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
 
 
 def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
-    samples, preprocessing = read_dataset(data).val, checkpoint.spec.preprocessing
+    options = recorded_options(checkpoint.trained_on, absolute(data))
+    samples, preprocessing = read_dataset(data, options=options).val, checkpoint.spec.preprocessing
     if not len(samples):
         raise DataError(
             f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"

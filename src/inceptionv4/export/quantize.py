@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from inceptionv4.data.index import Samples, read_dataset
 from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.options import recorded_options
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import UsageError
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.storage import absolute
 from inceptionv4.spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ RANKED_BY = 16
 """Images by which the convolutions are ranked."""
 
 
-def choose_images(data: str, count: int) -> Samples:
-    """`count` of the training images at `data`, by chance from `SEED`, or all if there are fewer.
+def choose_images(data: str, count: int, trained_on: Mapping[str, Any]) -> Samples:
+    """`count` of the training images at `data`, by chance from `SEED`, or all if there are fewer. `trained_on` is
+    what the model says of its data.
 
     Raises:
         DataError: the data cannot be used.
     """
-    samples = read_dataset(data).train
+    samples = read_dataset(data, options=recorded_options(trained_on, absolute(data))).train
     rows = np.sort(np.random.default_rng(SEED).permutation(len(samples))[:count])
     return Samples(samples.source, samples.rows[rows], samples.labels[rows], samples.classes)
 

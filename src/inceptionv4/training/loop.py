@@ -14,6 +14,7 @@ from inceptionv4.config import Config
 from inceptionv4.data.index import Dataset, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.data.options import options_from
+from inceptionv4.data.rules import RULES
 from inceptionv4.errors import ConfigError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend
@@ -286,6 +287,7 @@ def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
         labels.update(samples.labels.astype("<i8").tobytes())
     return {
         "location": absolute(dataset.source.location),
+        "rules": RULES,
         "fingerprint": dataset.train.fingerprint,
         "labels": labels.hexdigest()[:16],
         "exact_fingerprint": dataset.train.exact_fingerprint,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from inceptionv4.errors import UsageError
+from inceptionv4.class_names import read_class_names
+from inceptionv4.errors import DataError, UsageError
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.load import read_model
@@ -31,12 +32,11 @@ def convert(source: str, output: Path, form: str, classes: Path | None = None) -
 
 def _names(file: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the classes in {file}: {error}") from None
+        names = read_class_names(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UsageError(f"cannot read the classes in {file}: {error.strerror}") from None
+    except DataError as error:
+        raise UsageError(str(error)) from None
     if len(names) != len(checkpoint.spec.classes):
         raise UsageError(f"{file} names {len(names)} classes, the weights have {len(checkpoint.spec.classes)}")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"{file} names {twice!r} twice; classes need names of their own")
     return names

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inceptionv4.data.class_names import normal
+from inceptionv4.class_names import normal
 from inceptionv4.data.options import ReadOptions
 from inceptionv4.errors import DataError
 

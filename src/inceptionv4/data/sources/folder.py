@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inceptionv4.data.class_names import spelling
+from inceptionv4.class_names import spelling
 from inceptionv4.data.layout import is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import Source, no_images

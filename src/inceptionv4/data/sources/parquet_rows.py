@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.data.class_names import class_name
+from inceptionv4.class_names import class_name
 from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.sources.columns import IMAGES, Columns, choose_columns, read_classes
 from inceptionv4.errors import DataError, UsageError

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from inceptionv4.data.class_names import read_class_names
+from inceptionv4.class_names import read_class_names
 from inceptionv4.data.layout import is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.shard import Shard, read_shard

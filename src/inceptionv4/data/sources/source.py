@@ -11,8 +11,8 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from inceptionv4.class_names import spelling
 from inceptionv4.config import LayoutName
-from inceptionv4.data.class_names import spelling
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.table import Table, Texts, counted, narrow

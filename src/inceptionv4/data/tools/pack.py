@@ -25,11 +25,12 @@ from typing import IO, Any, Literal
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from inceptionv4.class_names import write_class_names
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.errors import DataError, ImageError, RunError, UsageError
+from inceptionv4.errors import ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
 from inceptionv4.runtime.progress import Progress
 
@@ -120,8 +121,7 @@ def pack(
     dataset = read_dataset(location, val_fraction, options)
     if Path(location).is_dir() and output.resolve().is_relative_to(Path(location).resolve()):
         raise UsageError(f"{output} lies inside {location} and would become part of it; choose another folder")
-    if strange := next((name for name in dataset.classes if len(name.splitlines()) != 1), None):
-        raise DataError(f"the class {strange!r} has a line break in its name; rename it")
+    names = write_class_names(dataset.classes, location)
     plan = {
         "version": VERSION,
         "train": dataset.train.exact_fingerprint,
@@ -132,7 +132,7 @@ def pack(
         "on_error": on_error,
     }
     finished = _open_ledger(output, plan)
-    write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
+    write_text(output / "classes.txt", names.decode())
     parts = {"train": dataset.train, "val": dataset.val}
     with Progress("packing", total=len(dataset.train) + len(dataset.val)) as progress:
         progress.advance(sum(shard.taken for shard in finished))

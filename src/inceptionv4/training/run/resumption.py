@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from inceptionv4.config import Config, PrecisionOption
+from inceptionv4.data.rules import RULES, rules_of
 from inceptionv4.errors import ConfigError, DataError, RunError, UsageError
 from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks
@@ -78,10 +79,20 @@ class Resumption:
         """See that the images are those of the run.
 
         Raises:
-            DataError: the images have other names, classes, labels or another split.
+            DataError: the run was begun under other rules of reading; or the images have other names, contents,
+                classes, labels or another split.
         """
         own: Mapping[str, Any] = {} if self.state is None else self.state.training.get("data") or {}
-        if any(own[name] != data[name] for name in ("fingerprint", "labels") if name in own):
+        if self.state is not None and rules_of(own) != RULES:
+            raise DataError(
+                f"{self.folder.place} was begun under version {rules_of(own)} of the rules by which images are read "
+                f"and crops drawn, and this is version {RULES}, which would show it other images; finish it with the "
+                "inceptionv4 that began it, or begin a new run from its weights: inceptionv4 train --data "
+                f"{data['location']} --model.weights {self.folder.place}"
+            )
+        before, now = str(own.get("exact_fingerprint", "")), str(data["exact_fingerprint"])
+        is_other = _layout(before) == _layout(now) and before != now
+        if is_other or any(own[name] != data[name] for name in ("fingerprint", "labels") if name in own):
             raise DataError(
                 f"the images at {data['location']} are not those that {self.folder.place} was trained on; "
                 "start a new run"
@@ -177,6 +188,11 @@ class Resumption:
             kept = set_aside(self.folder.path, path, keep=True)
             self.words.append(self.folder.name(f"config.yaml as it was found is {kept}"))
         write_text(path, dump(config))
+
+
+def _layout(fingerprint: str) -> str:
+    """The layout that an exact fingerprint is of: data that moved into an archive have another one."""
+    return fingerprint.partition(":")[0]
 
 
 def _begun(run: Path, state: Checkpoint | None) -> Config | None:
