@@ -60,9 +60,9 @@ def test_so_do_those_whose_store_is_out_of_reach(
 ) -> None:
     read = parity.read_dataset
 
-    def refuse(place: str) -> object:
+    def refuse(place: str, **options: object) -> object:
         if place == "digits":
-            return read(place)
+            return read(place, **options)
         raise reason
 
     monkeypatch.setattr(parity, "read_dataset", refuse)

@@ -385,3 +385,24 @@ def test_the_inputs_are_drawn_as_the_network_saw_them(run: Path) -> None:
     # Sixteen tiles in two rows of eight, each of some texture.
     tile = pixels[10:154, 10:154]
     assert tile.std() > 5
+
+
+@pytest.mark.parametrize(("name", "power"), [("sgd", 1.0), ("rmsprop", 1.0), ("adamw", 0.5)])
+def test_a_batch_of_all_images_there_are_has_the_rate_of_its_own_size(
+    textures: Path, tmp_path: Path, name: str, power: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """4,096 images are asked for, and there are 180: the rate is for 180."""
+    config = settings(
+        textures,
+        tmp_path,
+        optimizer=OptimizerConfig(name=name, lr=0.01, reference_batch=90),  # type: ignore[arg-type]
+        training=TrainingConfig(batch_size=4096),
+        schedule=ScheduleConfig(name="constant", epochs=2, warmup_epochs=0),
+    )
+    run = Path(train(config))
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    rates = [line["learning_rate"] for line in lines if "step" in line and "learning_rate" in line]
+    assert rates == pytest.approx([0.01 * 2**power] * 2)
+    assert "a batch has 180 images, not training.batch_size 4,096: there are no more; the learning rate is for 180" in (
+        capsys.readouterr().err
+    )

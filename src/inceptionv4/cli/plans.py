@@ -9,7 +9,7 @@ from datetime import timedelta
 from inceptionv4.cli.console import print_json
 from inceptionv4.config import Config
 from inceptionv4.training.probe import Plan, find_batch_size, find_learning_rate, make_plan
-from inceptionv4.training.schedule import describe_growth, peak_rate
+from inceptionv4.training.schedule import describe_growth
 
 
 def show_plan(config: Config, seconds: float, json: bool) -> None:
@@ -54,7 +54,7 @@ def show_rates(config: Config) -> None:
         bar = "#" * (1 + round(40 * (min(test.losses[number], high) - low) / max(high - low, 1e-9)))
         print(f"{test.rates[number]:9.2g}  {test.losses[number]:7.3f}  {bar}")
     print(f"lowest loss at {10 * test.suggestion:.2g}; try a tenth: --optimizer.lr {test.suggestion:.2g}", end="")
-    print(f" (now {peak_rate(config):.2g})")
+    print(f" (now {test.now:.2g})")
 
 
 def _parts(plan: Plan) -> str:

@@ -55,6 +55,20 @@ class Batch:
         return recolor(images, self.light.to(device, non_blocking=True), preprocessing)
 
 
+def used_batch_size(config: Config, images: int, ranks: int = 1) -> int:
+    """Images in a batch of all ranks: `training.batch_size`, or all the images there are, the same number a rank."""
+    return min(config.training.batch_size, images // ranks * ranks)
+
+
+def describe_batch(config: Config, batch_size: int) -> list[str]:
+    """What is to be said of a batch that is smaller than the settings ask for; nothing if it is not."""
+    asked, reference = config.training.batch_size, config.optimizer.reference_batch
+    if batch_size == asked:
+        return []
+    scaled = f"; the learning rate is for {batch_size:,}, too" if reference is not None else ""
+    return [f"a batch has {batch_size:,} images, not training.batch_size {asked:,}: there are no more{scaled}"]
+
+
 class TrainingLoader:
     """Epochs of full batches, in an order that depends on the seed, the epoch and the data alone.
 
@@ -70,7 +84,7 @@ class TrainingLoader:
         """
         self.samples, self.config = samples, config
         self.workers, self.rank, self.ranks = workers, rank, ranks
-        self.batch_size = min(config.training.batch_size, len(samples) // ranks * ranks)
+        self.batch_size = used_batch_size(config, len(samples), ranks)
         if self.batch_size < 2 * ranks or self.batch_size % ranks:
             raise ConfigError(
                 f"training.batch_size must be a multiple of the {ranks} processes with two images for each or more, "
@@ -81,6 +95,7 @@ class TrainingLoader:
                 f"data.repeats must divide the batch of {self.batch_size} images, got {config.data.repeats}"
             )
         self.bad: dict[int, str] = {}
+        self.remarks = describe_batch(config, self.batch_size)
 
     def __len__(self) -> int:
         """Batches in an epoch."""

@@ -100,6 +100,8 @@ class Training:
         self.loader = TrainingLoader(
             dataset.train, self.config, workers=self.workers, rank=ranks.rank, ranks=ranks.count
         )
+        found.require_batch(self.loader.batch_size)
+        data["batch_size"] = self.loader.batch_size
         if found.state is not None:
             restore(found.state, self.learner)
             self.loader.bad |= self.position.bad
@@ -109,9 +111,10 @@ class Training:
             folder.begin(self.config, self.device)
         self.history = found.apply(self.config) if ranks.first else History()
         self.incumbent = found.recovery.incumbent if found.recovery is not None else None
-        self.remarks = [*folder.warnings, *remarks, *found.words]
+        self.remarks = [*folder.warnings, *self.loader.remarks, *remarks, *found.words]
         if found.begun is not None and self.resumed:
-            rate = describe_rate(found.begun, self.config, self.position.step, len(self.loader))
+            steps, batch = len(self.loader), self.loader.batch_size
+            rate = describe_rate(found.begun, self.config, self.position.step, steps, batch)
             self.remarks += [rate] if rate else []
         self.facts = {"config": asdict(self.config), "data": data, "run": found.run_id(), "teacher": teacher}
         self.last_saved = time.monotonic()
@@ -144,7 +147,7 @@ class Training:
         """The steps of an epoch, from where it was left."""
         size = image_size(self.position.epoch, self.config)
         for batch in self.loader.epoch(self.position.epoch, self.position.batch, size):
-            lr = learning_rate(self.position.step, self.config, len(self.loader))
+            lr = learning_rate(self.position.step, self.config, len(self.loader), self.loader.batch_size)
             if self.position.step == 0 and self.ranks.first:
                 self._draw_inputs(batch)
             step = self.learner.step(batch, self.position.step, lr)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from inceptionv4.config import Config
+from inceptionv4.config import MOST_IMAGES, Config
 from inceptionv4.data.index import Dataset, read_dataset
-from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.loader import Batch, TrainingLoader, used_batch_size
 from inceptionv4.data.options import options_from
 from inceptionv4.errors import ConfigError, DivergedError
 from inceptionv4.inference.backends.torch import TorchBackend
@@ -20,7 +20,7 @@ from inceptionv4.runtime.memory import peak_memory, total_memory
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.learner import Learner
-from inceptionv4.training.schedule import image_size
+from inceptionv4.training.schedule import image_size, peak_rate
 from inceptionv4.training.start import make_network
 
 HEADROOM = 0.9
@@ -64,7 +64,8 @@ class Trial:
         torch.manual_seed(config.seed)
         network, _, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
         self.learner = Learner(network, self.config, self.dataset.train, self.device)
-        self.part_size = -(-config.training.batch_size // config.training.accumulate)
+        self.batch_size = used_batch_size(config, len(self.dataset.train))
+        self.part_size = -(-self.batch_size // config.training.accumulate)
 
     def random_batch(self, images: int) -> Batch:
         """Noise of the right shape, so that the data play no role."""
@@ -140,7 +141,7 @@ def make_plan(config: Config, seconds: float = 30.0) -> Plan:
     evaluated = config.schedule.epochs * len(trial.dataset.val)
     return Plan(
         device=trial.device.describe(),
-        batch_size=config.training.batch_size,
+        batch_size=trial.batch_size,
         part_size=trial.part_size,
         memory_bytes=round(base + slope * trial.part_size),
         memory_total_bytes=total,
@@ -156,7 +157,8 @@ def make_plan(config: Config, seconds: float = 30.0) -> Plan:
 
 def find_batch_size(config: Config, seconds: float = 15.0) -> int:
     """The largest part of a batch that the memory takes, by steps of ever more images, extrapolated."""
-    trial = Trial(replace(config, training=replace(config.training, batch_size=1 << 20)))
+    trial = Trial(config)
+    trial.part_size = MOST_IMAGES  # of noise: the data do not limit it
     _, base, slope = trial.memory_by_images(seconds)
     return max(int((HEADROOM * total_memory(trial.device) - base) / slope), 0)
 
@@ -174,6 +176,8 @@ class RateTest:
 
     rates: list[float]
     losses: list[float]
+    now: float = 0.0
+    """The peak rate of the settings as they are."""
 
     @property
     def suggestion(self) -> float:
@@ -187,7 +191,7 @@ def find_learning_rate(config: Config, steps: int = 100, lowest: float = 1e-6, h
     A step takes a part of a batch. The loss is smoothed as Adam's mean is, with 0.9.
     """
     trial = Trial(config)
-    images = min(trial.part_size, len(trial.dataset.train))
+    images = trial.part_size
     batches = trial.batches(images)
     rates: list[float] = []
     losses: list[float] = []
@@ -207,7 +211,7 @@ def find_learning_rate(config: Config, steps: int = 100, lowest: float = 1e-6, h
         losses.append(mean / (1 - 0.9 ** (len(rates))))
         if losses[-1] > 4 * min(losses):
             break
-    return RateTest(rates, losses)
+    return RateTest(rates, losses, peak_rate(config, trial.batch_size))
 
 
 def _trained(trial: Trial, images: int) -> Iterator[Batch]:

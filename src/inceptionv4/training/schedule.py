@@ -10,7 +10,7 @@ ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000
 """Of the peak, at both ends of one cycle: torch's OneCycleLR, after arXiv 1708.07120."""
 
 
-def learning_rate(step: int, config: Config, steps_per_epoch: int) -> float:
+def learning_rate(step: int, config: Config, steps_per_epoch: int, batch_size: int | None = None) -> float:
     """The learning rate of optimizer step `step`, from 0: a linear rise to the peak, then as `schedule.name` says.
 
     With t from 0 to 1 between the end of the warm-up and the end of the training, f the final factor, n the epochs
@@ -23,9 +23,11 @@ def learning_rate(step: int, config: Config, steps_per_epoch: int) -> float:
         one_cycle     a cosine from 1/25 up to the peak in the warm-up, and one down to 1/250,000
         constant      1
 
-    The first step of a rise already moves; the last step of training is one short of the end.
+    The first step of a rise already moves; the last step of training is one short of the end. `batch_size` is that of
+    all processes together as it is used, which with few images is less than `training.batch_size`, what is taken if it
+    is not given.
     """
-    schedule, peak = config.schedule, peak_rate(config)
+    schedule, peak = config.schedule, peak_rate(config, batch_size)
     total = schedule.epochs * steps_per_epoch
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if schedule.name == "one_cycle":
@@ -46,8 +48,8 @@ def learning_rate(step: int, config: Config, steps_per_epoch: int) -> float:
     return peak * factors[schedule.name]
 
 
-def peak_rate(config: Config) -> float:
-    """The learning rate at its peak: `optimizer.lr`, changed from `optimizer.reference_batch` to the batch size.
+def peak_rate(config: Config, batch_size: int | None = None) -> float:
+    """The learning rate at its peak: `optimizer.lr`, changed from `optimizer.reference_batch` to `batch_size`.
 
     For k times the batch it is k times as high for SGD (arXiv 1706.02677) and for RMSprop, which the paper's epsilon of
     one makes much the same; root k times for AdamW, whose step does not shrink with the gradient's noise
@@ -56,7 +58,7 @@ def peak_rate(config: Config) -> float:
     reference = config.optimizer.reference_batch
     if reference is None:
         return config.optimizer.lr
-    ratio = config.training.batch_size / reference
+    ratio = (batch_size or config.training.batch_size) / reference
     return config.optimizer.lr * (math.sqrt(ratio) if config.optimizer.name == "adamw" else ratio)
 
 

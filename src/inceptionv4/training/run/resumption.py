@@ -98,6 +98,19 @@ class Resumption:
                 "start a new run"
             )
 
+    def require_batch(self, batch_size: int) -> None:
+        """See that a batch has as many images as before: fewer than `training.batch_size` where there are no more.
+
+        Raises:
+            UsageError: for another number of processes it would have others.
+        """
+        own: Mapping[str, Any] = {} if self.state is None else self.state.training.get("data") or {}
+        if own.get("batch_size", batch_size) != batch_size:
+            raise UsageError(
+                f"{self.folder.place} was trained in batches of {own['batch_size']} images, and these processes would "
+                f"make them of {batch_size}; go on with as many processes as before"
+            )
+
     def require_teacher(self, digest: str | None) -> None:
         """See that the teacher is the one of the run; its file may have been replaced.
 

@@ -86,7 +86,7 @@ def recorded_settings(training: Mapping[str, Any], where: str, precision: Precis
         raise UsageError(f"{where} was written by another version of this program: {error}") from None
 
 
-def describe_rate(begun: Config, config: Config, step: int, steps_per_epoch: int) -> str:
+def describe_rate(begun: Config, config: Config, step: int, steps_per_epoch: int, batch_size: int) -> str:
     """How the learning rate goes on where there are more epochs than before; "" where there are not.
 
     The schedule is a function of the step and the settings. So the rate from here on is that of a training which had
@@ -95,8 +95,8 @@ def describe_rate(begun: Config, config: Config, step: int, steps_per_epoch: int
     if begun.schedule.epochs == config.schedule.epochs:
         return ""
     last, following = (
-        learning_rate(max(step - 1, 0), begun, steps_per_epoch),
-        learning_rate(step, config, steps_per_epoch),
+        learning_rate(max(step - 1, 0), begun, steps_per_epoch, batch_size),
+        learning_rate(step, config, steps_per_epoch, batch_size),
     )
     return (
         f"the learning rate goes on as in a training of {config.schedule.epochs} epochs: "
