@@ -51,13 +51,6 @@ def test_every_mode_becomes_the_rgb_that_pillow_sees(photograph: Image.Image, mo
     assert np.array_equal(image, Image.open(io.BytesIO(content)).convert("RGB"))
 
 
-def test_sixteen_bit_grey_keeps_its_upper_byte() -> None:
-    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    for format in ("PNG", "TIFF"):
-        image = decode(encode(Image.fromarray(values), format), "a")
-        assert np.array_equal(np.asarray(image)[..., 0], values >> 8), format
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_photographs_stand_upright(orientation: int, format: str) -> None:
@@ -132,11 +125,12 @@ def test_a_picture_that_is_all_length_is_refused_before_it_is_resized() -> None:
 
 
 def refusal(content: bytes) -> str:
-    """What decoding says, which training says, too; empty if both take it."""
+    """What decoding says, which training says, too, of a box down to the last row; empty if both take it."""
+    augment = AugmentConfig(area=(1, 1))
     said = []
     for read in (
         lambda: decode(content, "it"),
-        lambda: training_view(content, "it", Preprocessing(size=75), AugmentConfig(), sample_generator(0, 0, 0)),
+        lambda: training_view(content, "it", Preprocessing(size=75), augment, sample_generator(0, 0, 0)),
     ):
         try:
             read()

@@ -8,6 +8,7 @@ import warnings
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from inceptionv4.data.depths import load
 from inceptionv4.data.scans import MAX_SCANNED_PIXELS, has_too_many_scans
 from inceptionv4.errors import ImageError
 
@@ -33,7 +34,8 @@ MAX_ASPECT = 1000
 def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image.Image:
     """The first picture in `content`, in mode RGB, upright if `exif_orientation`; `name` is what errors call it.
 
-    Transparency is dropped, as everywhere in the field: what lies under it counts. 16-bit grey keeps its upper byte.
+    Transparency is dropped, as everywhere in the field: what lies under it counts. Colours of more than 8 bits are
+    scaled to 8 (`depths.py`).
 
     Raises:
         ImageError: empty, of no known format, truncated, damaged, or above `MAX_PIXELS`, `MAX_ASPECT` or
@@ -54,7 +56,7 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
                 f"{name} has {width} x {height} pixels in over {most:,} scans; the limit is {most:,} for that size; "
                 "save it anew, not progressive"
             )
-        image.load()
+        load(image)
         if exif_orientation:
             image = ImageOps.exif_transpose(image)
         return _to_rgb(image)
@@ -69,13 +71,6 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):
-        # Pillow would clip everything above 255 to white.
-        return image.point(lambda value: value / 256, "L").convert("RGB") if image.mode == "I;16" else _shift(image)
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
-
-
-def _shift(image: Image.Image) -> Image.Image:
-    return image.convert("I;16").point(lambda value: value / 256, "L").convert("RGB")
