@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import settings
 
 from inceptionv4.config import (
     AugmentConfig,

@@ -6,9 +6,10 @@ import io
 import struct
 import warnings
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from inceptionv4.data.depths import load
+from inceptionv4.data.metadata import read_orientation, without_side_data
 from inceptionv4.data.scans import MAX_SCANNED_PIXELS, has_too_many_scans
 from inceptionv4.errors import ImageError
 
@@ -19,11 +20,25 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Decoders that are tried. Pillow knows more, some of which start other programs."""
 
-DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError, struct.error)
+DAMAGE = (
+    OSError, SyntaxError, ValueError, LookupError, EOFError, ArithmeticError, AttributeError, TypeError,
+    RuntimeError, MemoryError, struct.error,
+)  # fmt: skip
 """What Pillow raises on damaged files, each decoder its own."""
 
 JPEG = b"\xff\xd8\xff"
 """How such a file begins."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""From stored to upright, by EXIF orientation."""
 
 MAX_PIXELS = 2**27
 """134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
@@ -44,7 +59,7 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
     if not content:
         raise ImageError(f"{name} is empty")
     try:
-        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = open_image(content)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{name} has {width} x {height} pixels; the limit is {MAX_PIXELS:,}")
@@ -57,15 +72,25 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
                 "save it anew, not progressive"
             )
         load(image)
-        if exif_orientation:
-            image = ImageOps.exif_transpose(image)
-        return _to_rgb(image)
+        picture = _to_rgb(image)
+        turn = TURNS.get(read_orientation(content)) if exif_orientation else None
+        return picture if turn is None else picture.transpose(turn)
     except UnidentifiedImageError:
         raise ImageError(f"{name} is no image: its content is none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
     except DAMAGE as error:
         raise ImageError(f"{name} cannot be decoded: {error}") from None
+
+
+def open_image(content: bytes) -> Image.Image:
+    """The first picture in `content`, not decoded yet, as Pillow opens it without what stands beside the pixels.
+
+    Raises:
+        UnidentifiedImageError: its format is none of `FORMATS`.
+        Exception: one of `DAMAGE`.
+    """
+    return Image.open(io.BytesIO(without_side_data(content)), formats=FORMATS)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -8,14 +8,13 @@ pixels equal Pillow's to the last bit; how far scaled ones are from them is meas
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from PIL import Image
 
-from inceptionv4.data.decode import DAMAGE, JPEG, MAX_PIXELS
+from inceptionv4.data.decode import JPEG, MAX_PIXELS
+from inceptionv4.data.metadata import read_orientation
 from inceptionv4.data.scans import has_too_many_scans
 
 Box = tuple[int, int, int, int]
@@ -27,8 +26,6 @@ FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of frame headers (ITU-T T.81, table B.1): the C series without tables."""
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = b"\xff\xd9"
-ORIENTATION = 0x0112
-"""The EXIF tag that says how the camera was held."""
 TURNS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -158,21 +155,10 @@ def open_jpeg(content: bytes, *, exif_orientation: bool = True) -> Jpeg | None:
             width = int.from_bytes(content[position + 7 : position + 9], "big")
             if not 0 < height * width <= MAX_PIXELS or has_too_many_scans(content, height * width):
                 return None
-            turn = _read_turn(content) if has_metadata and exif_orientation else TURNS[1]
-            if turn is None:
-                return None
+            turn = TURNS[read_orientation(content) if has_metadata and exif_orientation else 1]
             return Jpeg(content, width, height, content[position + 9], marker in BASELINE, position + 5, turn)
         if marker == START_OF_SCAN:
             return None
         has_metadata = has_metadata or marker == APP1
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     return None
-
-
-def _read_turn(content: bytes) -> tuple[bool, bool, bool] | None:
-    """How `ImageOps.exif_transpose` would turn the picture: Pillow reads the tag, so that both read it alike."""
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            return TURNS.get(image.getexif().get(ORIENTATION, 1), TURNS[1])
-    except DAMAGE:
-        return None

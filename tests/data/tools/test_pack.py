@@ -44,7 +44,7 @@ def photos(tmp_path: Path) -> Path:
     files = {
         "n02105855_2933.JPEG": ("PNG", picture, {}),
         "käse.webp": ("WEBP", picture, {}),
-        "a.b.c.jpg": ("JPEG", picture, {"exif": exif, "icc_profile": b"a profile"}),
+        "a.b.c.jpg": ("JPEG", picture, {"exif": exif, "icc_profile": bytes(16) + b"RGB a profile"}),
         f"{'long' * 40}.jpg": ("JPEG", picture.convert("L"), {}),
         "cmyk.jpg": ("JPEG", picture.convert("CMYK"), {}),
         "small.png": ("PNG", picture.resize((30, 20)), {}),

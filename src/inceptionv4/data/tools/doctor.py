@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from inceptionv4.data.ahead import prepared
-from inceptionv4.data.decode import FORMATS, decode
+from inceptionv4.data.decode import decode, open_image
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
+from inceptionv4.data.metadata import read_orientation
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.tools.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.errors import ImageError
@@ -45,7 +44,6 @@ UNEVEN = 10.0
 """Largest over smallest class from which classes are called uneven."""
 HALF = 0.5
 """Share of a picture that is much to leave out."""
-ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,7 @@ def examine(
 
 def _look(content: bytes, name: str) -> _Image:
     picture = decode(content, name)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+    with open_image(content) as file:
         kinds = {
             "grey": file.mode in ("1", "L", "LA", "I;16"),
             "CMYK": file.mode == "CMYK",
@@ -243,7 +241,7 @@ def _look(content: bytes, name: str) -> _Image:
             "16 bits": file.mode.startswith("I"),
             "transparent": file.mode in ("LA", "PA", "RGBA") or "transparency" in file.info,
             "animated": getattr(file, "n_frames", 1) > 1 and file.format != "MPO",
-            "turned by EXIF": file.getexif().get(ORIENTATION, 1) != 1,
+            "turned by EXIF": read_orientation(content) != 1,
         }
         format = str(file.format)
     return _Image(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inceptionv4.data.decode import DAMAGE, FORMATS, decode
+from inceptionv4.data.decode import DAMAGE, decode, open_image
 from inceptionv4.data.index import Dataset, Samples, read_dataset
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.tools.mosaic import mosaic
@@ -59,7 +58,7 @@ def overview(dataset: Dataset) -> Overview:
         try:
             content = samples.read(index)
             lengths.append(len(content))
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with open_image(content) as image:
                 formats[str(image.format)] += 1
                 sizes.append(image.size)
         except (ImageError, *DAMAGE):

@@ -29,6 +29,7 @@ from inceptionv4.class_names import write_class_names
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
 from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.metadata import ORIENTATION, PNG, UPRIGHT, read_orientation
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.errors import ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
@@ -39,9 +40,10 @@ LEDGER = "pack.jsonl"
 SHARD_BYTES = 256 * 2**20
 TOGETHER = 32
 """Images that are prepared as one batch."""
+ALIKE = 8.0
+"""Grey levels by which 16 x 16 squares of an image that was made smaller may differ from its source's."""
 QUALITY = 95
 """Of photographs that are made smaller: their new size loses more than this does."""
-ORIENTATION = 0x0112
 SIGNATURES = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
@@ -151,7 +153,10 @@ def pack(
                     os.fsync(ledger.fileno())
                 finished.append(shard)
                 progress.advance(shard.taken)
-    _read_back(output, finished, dataset)
+    packed = _read_back(output, finished, dataset)
+    if short_side is not None:
+        for ours, theirs in ((packed.train, dataset.train), (packed.val, dataset.val)):
+            _compare(ours, theirs, seed, workers or os.cpu_count() or 1)
     return Packed(
         folder=str(output),
         shards=len(finished),
@@ -221,34 +226,39 @@ def _members(
 def shrink(content: bytes, name: str, short_side: int) -> bytes | None:
     """The image with its shorter side of `short_side` px; None if it is not longer than that.
 
-    A photograph's orientation tag and colour profile are kept; its other metadata are not.
+    Its orientation tag is kept, and a profile of RGB colours; its other metadata are not.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            width, height = opened.size
-            if min(width, height) <= short_side:
-                decode(content, name)  # so that a damaged one is noticed
-                return None
-            format = "PNG" if opened.format == "PNG" else "JPEG"
-            orientation, profile = opened.getexif().get(ORIENTATION), opened.info.get("icc_profile")
-            subsampling = JpegImagePlugin.get_sampling(opened) if opened.format == "JPEG" else -1
-    except DAMAGE:
-        decode(content, name)  # raises, in its own words
-        raise
-    image = decode(content, name, exif_orientation=False)
+    stored = decode(content, name, exif_orientation=False)
+    width, height = stored.size
+    if min(width, height) <= short_side:
+        return None
     scale = short_side / min(width, height)
     size = (max(round(width * scale), short_side), max(round(height * scale), short_side))
+    is_png = content.startswith(PNG)
     exif = Image.Exif()
-    if orientation:
+    if (orientation := read_orientation(content)) != UPRIGHT:
         exif[ORIENTATION] = orientation
+    profile, subsampling = _profile_and_subsampling(content)
+    options = {} if is_png else {"quality": QUALITY, "subsampling": subsampling}
     output = io.BytesIO()
-    options = {"quality": QUALITY, "subsampling": max(subsampling, 0)} if format == "JPEG" else {}
-    resized = image.resize(size, Image.Resampling.LANCZOS)
-    resized.save(output, format, exif=exif, icc_profile=profile, **options)
+    resized = stored.resize(size, Image.Resampling.LANCZOS)
+    resized.save(output, "PNG" if is_png else "JPEG", exif=exif, icc_profile=profile, **options)
     return output.getvalue()
+
+
+def _profile_and_subsampling(content: bytes) -> tuple[bytes | None, int]:
+    """The colour profile of a picture whose pixels are RGB, and how coarse a JPEG's colours are, as Pillow counts."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            profile = opened.info.get("icc_profile")
+            is_rgb = opened.mode in ("RGB", "RGBA") and profile is not None and profile[16:20] == b"RGB "
+            subsampling = JpegImagePlugin.get_sampling(opened) if opened.format == "JPEG" else -1
+            return profile if is_rgb else None, max(subsampling, 0)
+    except DAMAGE:  # in what stands beside the pixels, which were decoded
+        return None, 0
 
 
 class _Queue:
@@ -321,8 +331,8 @@ def _record(size: int) -> int:
     return -(-size // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def _read_back(output: Path, shards: list[Shard], dataset: Dataset) -> None:
-    """Compare what lies on the disk with what was to be written.
+def _read_back(output: Path, shards: list[Shard], dataset: Dataset) -> Dataset:
+    """Compare what lies on the disk with what was to be written, and return what is read from there.
 
     Raises:
         RunError: they differ.
@@ -346,3 +356,36 @@ def _read_back(output: Path, shards: list[Shard], dataset: Dataset) -> None:
         counts = [np.bincount(samples.labels, minlength=len(dataset.classes)) for samples in (ours, theirs)]
         if len(ours) != images or (counts[0] > counts[1]).any() or packed.classes != dataset.classes:
             raise RunError(f"{output} reads as other images than were written; remove it and pack again")
+    return packed
+
+
+def _compare(packed: Samples, source: Samples, seed: int, workers: int) -> None:
+    """See that each image that was made smaller shows what a loader shows of its source: as tall or as wide, and alike
+    in 16 x 16 squares to within `ALIKE` grey levels on average.
+
+    Raises:
+        RunError: one shows something else.
+    """
+    order = np.random.default_rng(seed).permutation(len(source))
+    positions = [int(Path(packed.path(row)).name.partition("-")[0]) for row in range(len(packed))]
+
+    def read(row: int) -> bytes:
+        return packed.read(row)
+
+    def difference(row: int, content: bytes) -> float:
+        original = source.read(int(order[positions[row]]))
+        if content == original:
+            return 0.0
+        one, other = decode(content, packed.describe(row)), decode(original, packed.describe(row))
+        if (one.width < one.height) != (other.width < other.height) and other.width != other.height:
+            return 255.0
+        squares = (np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64) for image in (one, other))
+        return float(np.abs(np.subtract(*squares)).mean())
+
+    batches = (range(start, min(start + TOGETHER, len(packed))) for start in range(0, len(packed), TOGETHER))
+    with Progress("comparing", total=len(packed)) as progress:
+        for batch, differences in prepared(batches, read, difference, workers):
+            for row, found in zip(batch, differences, strict=True):
+                if isinstance(found, ImageError) or found > ALIKE:
+                    raise RunError(f"{packed.describe(row)} shows something else than its source; pack again")
+            progress.advance(len(batch))
