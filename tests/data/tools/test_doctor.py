@@ -43,7 +43,17 @@ def test_sound_data_have_no_faults(photos: Path) -> None:
     report = examine(photos)
     assert (report.train, report.val) == (42, 10)
     assert report.class_counts == {"cat": 30, "cup": 12}
-    for fault in ("unreadable", "misnamed", "identical", "similar", "contradictory", "leaked", "long", "failures"):
+    for fault in (
+        "unreadable",
+        "misnamed",
+        "identical",
+        "similar",
+        "contradictory",
+        "leaked",
+        "long",
+        "blank",
+        "failures",
+    ):
         assert not getattr(report, fault), fault
     assert len(report.small) == 52
     assert {finding.check for finding in findings(report) if finding.level != "ok"} == {
@@ -91,6 +101,30 @@ def test_every_planted_fault_is_found_and_no_file_is_changed(photos: Path) -> No
 def test_one_held_out_image_that_cannot_be_decoded_fails_every_evaluation(photos: Path) -> None:
     (photos / "val/cat/30.jpg").write_bytes(b"")
     assert examine(photos).failures == ["1 held-out images cannot be decoded, and every one is evaluated"]
+
+
+def test_what_is_nearly_black_or_white_throughout_is_named(photos: Path) -> None:
+    grey = np.asarray(Image.open(photos / "train/cat/00.jpg").convert("L"))
+    deep = grey.astype(np.uint16) * 16
+    spots = np.full((200, 200), 255, np.uint8)
+    spots[:10, :30] = 0  # 0.75 %
+    text = spots.copy()
+    text[:10] = 0  # 5 %
+    planted = {
+        "black.png": np.zeros((50, 50), np.uint8),
+        "twelve-of-16-bits.png": deep,
+        "ten-of-16-bits.tif": deep // 4,
+        "white.png": spots,
+        "nearly-white.bmp": np.random.default_rng(0).integers(239, 256, (90, 90, 3)).astype(np.uint8),
+    }
+    fine = {"text.png": text, "all-of-16-bits.png": deep * 16, "night.png": grey // 8, "grey.png": grey * 0 + 128}
+    for name, pixels in (planted | fine).items():
+        Image.fromarray(pixels).save(photos / "train/cat" / name)
+    report = examine(photos)
+    assert names(report.blank) == {f"train/cat/{name}" for name in planted}
+    [found] = [finding for finding in findings(report) if finding.check == "nearly black or white"]
+    assert (found.level, found.count, found.examples) == ("warning", 5, report.blank)
+    assert "within 16 grey levels of black or white" in found.words
 
 
 def test_uneven_classes_are_a_warning(photos: Path) -> None:

@@ -42,6 +42,11 @@ FEW = 20
 """Training images below which a class is called small."""
 UNEVEN = 10.0
 """Largest over smallest class from which classes are called uneven."""
+DIM = 16
+"""Grey levels from black, or from white, within which 99 of 100 pixels of a picture called nearly black or white lie.
+
+That of 12 bits in a file of 16 has no more.
+"""
 HALF = 0.5
 """Share of a picture that is much to leave out."""
 
@@ -76,6 +81,8 @@ class Report:
     """Files whose shorter side is below the network's input and will be enlarged."""
     long: list[str] = field(default_factory=list)
     """Files that are at least three times as long as wide."""
+    blank: list[str] = field(default_factory=list)
+    """Files that are nearly black or white throughout."""
     kinds: dict[str, int] = field(default_factory=dict)
     """How many are CMYK, grey, of 16 bits, transparent, animated, turned by their EXIF tag."""
     cut_off: tuple[float, float] = (0.0, 0.0)
@@ -134,6 +141,8 @@ def findings(report: Report) -> list[Finding]:
         _finding("warning", "small classes", few, f"fewer than {FEW} training images: results will vary by chance"),
         _finding("note", "small pictures", report.small, "shorter than the network's 299 px; they are enlarged"),
         _finding("note", "long pictures", report.long, f"{LONG:g} times as long as wide, or more"),
+        _finding("warning", "nearly black or white", report.blank,
+                 f"99 of 100 pixels within {DIM} grey levels of black or white: damaged, or few bits in a deep file"),
         Finding("note" if mean_cut > HALF or largest_cut > HALF else "ok", "cut off in evaluation", 0,
                 f"the centre crop leaves out {mean_cut:.0%} of a picture on average, {largest_cut:.0%} at most"),
         Finding("note" if report.kinds else "ok", "unusual kinds", sum(report.kinds.values()),
@@ -154,6 +163,7 @@ class _Image:
     kinds: tuple[str, ...]
     digest: np.ndarray
     hash: np.ndarray | None
+    blank: bool
 
 
 def examine(
@@ -178,6 +188,7 @@ def examine(
     digests = np.zeros((count, 4), np.uint64)
     hashes = np.zeros((count, 4), np.uint64)
     shows_something = np.zeros(count, bool)
+    blank = np.zeros(count, bool)
     unreadable: dict[int, str] = {}
     misnamed: list[tuple[str, str]] = []
     kinds: Counter[str] = Counter()
@@ -195,7 +206,7 @@ def examine(
                 if Path(samples.path(index)).suffix.lower() not in EXTENSIONS[image.format]:
                     misnamed.append((samples.describe(index), image.format))
                 kinds.update(image.kinds)
-                sizes[index], digests[index] = image.size, image.digest
+                sizes[index], digests[index], blank[index] = image.size, image.digest, image.blank
                 if image.hash is not None:
                     hashes[index], shows_something[index] = image.hash, True
             progress.advance(len(batch))
@@ -226,6 +237,7 @@ def examine(
         class_counts=dict(zip(dataset.classes, dataset.train.counts.tolist(), strict=True)),
         small=names(np.flatnonzero((short > 0) & (short < preprocessing.size)).tolist()),
         long=names(np.flatnonzero((short > 0) & (long >= LONG * short)).tolist()),
+        blank=names(np.flatnonzero(blank).tolist()),
         kinds=dict(kinds.most_common()),
         cut_off=(float(cuts.mean()), float(cuts.max())) if len(cuts) else (0.0, 0.0),
     )
@@ -235,7 +247,7 @@ def _look(content: bytes, name: str) -> _Image:
     picture = decode(content, name)
     with open_image(content) as file:
         kinds = {
-            "grey": file.mode in ("1", "L", "LA", "I;16"),
+            "grey": file.mode in ("1", "L", "LA", "I;16", "I;16B", "I"),
             "CMYK": file.mode == "CMYK",
             "palette": file.mode in ("P", "PA"),
             "16 bits": file.mode.startswith("I"),
@@ -250,7 +262,14 @@ def _look(content: bytes, name: str) -> _Image:
         kinds=tuple(kind for kind, applies in kinds.items() if applies),
         digest=np.frombuffer(hashlib.sha256(content).digest(), np.uint64),
         hash=perceptual_hash(picture),
+        blank=is_blank(picture),
     )
+
+
+def is_blank(picture: Image.Image) -> bool:
+    """Whether a picture is nearly black or white throughout."""
+    counts = np.array(picture.convert("L").histogram())
+    return bool(max(counts[: DIM + 1].sum(), counts[-DIM - 1 :].sum()) >= 0.99 * counts.sum())
 
 
 def cut_off(sizes: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
