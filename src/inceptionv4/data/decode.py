@@ -40,6 +40,9 @@ TURNS = {
 }
 """From stored to upright, by EXIF orientation."""
 
+SIGNATURES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+"""How files of formats that are read begin, as far as nothing else begins so."""
+
 MAX_PIXELS = 2**27
 """134 million, 400 MB of RGB: above every camera, below what exhausts a small machine."""
 MAX_ASPECT = 1000
@@ -76,6 +79,8 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
         turn = TURNS.get(read_orientation(content)) if exif_orientation else None
         return picture if turn is None else picture.transpose(turn)
     except UnidentifiedImageError:
+        if content.startswith(SIGNATURES):
+            raise ImageError(f"{name} cannot be decoded: its header is damaged or cut short") from None
         raise ImageError(f"{name} is no image: its content is none of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
