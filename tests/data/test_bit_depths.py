@@ -248,9 +248,24 @@ def test_a_pgm_that_is_not_what_its_header_says_is_refused(content: bytes, said:
 def test_numbers_of_no_stated_range_are_refused_with_advice(kind: str, said: str, byteorder: Any) -> None:
     content = tiff(np.arange(600).reshape(20, 30).astype(kind), byteorder=byteorder, photometric="minisblack")
     if kind == "u4" and byteorder == ">":
-        said = ""  # Pillow knows no such files
-    with pytest.raises(ImageError, match=rf"^it .*{said}.*save it with 8 or 16 bits, unsigned|^it is no image"):
+        said = "TIFF"  # of a kind that Pillow does not know
+    with pytest.raises(ImageError, match=rf"^it .*{said}.*save it with 8 or 16 bits, unsigned"):
         decode(content, "it")
+
+
+@pytest.mark.parametrize("kind", ["i2", "u4", "f4", "f8"])
+def test_colours_of_no_stated_range_are_refused_with_advice(kind: str) -> None:
+    with pytest.raises(ImageError, match=r"^it is a TIFF .*; save it with 8 or 16 bits, unsigned"):
+        decode(tiff(values_of(3).astype(kind), photometric="rgb"), "it")
+
+
+def test_tags_of_another_type_are_refused() -> None:
+    content = bytearray(tiff(values_of(3, height=12, width=17), photometric="rgb", byteorder=">"))
+    count = int.from_bytes(content[8:10], "big")
+    [offsets] = [at for at in range(10, 10 + 12 * count, 12) if content[at : at + 2] == b"\x01\x11"]
+    content[offsets + 2 : offsets + 4] = (2).to_bytes(2, "big")  # text, where the pixels are
+    with pytest.raises(ImageError, match=r"^it cannot be decoded: its tags are damaged"):
+        decode(bytes(content), "it")
 
 
 def test_colours_in_planes_of_their_own_are_refused() -> None:

@@ -8,8 +8,8 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-from inceptionv4.data.depths import load
-from inceptionv4.data.metadata import read_orientation, without_side_data
+from inceptionv4.data.depths import ADVICE, load
+from inceptionv4.data.metadata import PNG, TIFFS, read_orientation, without_side_data
 from inceptionv4.data.scans import MAX_SCANNED_PIXELS, has_too_many_scans
 from inceptionv4.errors import ImageError
 
@@ -40,7 +40,7 @@ TURNS = {
 }
 """From stored to upright, by EXIF orientation."""
 
-SIGNATURES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
+SIGNATURES = (JPEG, PNG, b"RIFF", b"GIF8")
 """How files of formats that are read begin, as far as nothing else begins so."""
 
 MAX_PIXELS = 2**27
@@ -79,9 +79,7 @@ def decode(content: bytes, name: str, *, exif_orientation: bool = True) -> Image
         turn = TURNS.get(read_orientation(content)) if exif_orientation else None
         return picture if turn is None else picture.transpose(turn)
     except UnidentifiedImageError:
-        if content.startswith(SIGNATURES):
-            raise ImageError(f"{name} cannot be decoded: its header is damaged or cut short") from None
-        raise ImageError(f"{name} is no image: its content is none of {', '.join(FORMATS)}") from None
+        raise ImageError(f"{name} {_unknown(content)}") from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} has too many pixels; the limit is {MAX_PIXELS:,}") from None
     except DAMAGE as error:
@@ -104,3 +102,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
+
+
+def _unknown(content: bytes) -> str:
+    """What to say of a file that no decoder takes."""
+    if content.startswith(TIFFS):
+        return f"is a TIFF with damaged tags, or of pixels that cannot be read here; {ADVICE}"
+    if content.startswith(SIGNATURES):
+        return "cannot be decoded: its header is damaged or cut short"
+    return f"is no image: its content is none of {', '.join(FORMATS)}"

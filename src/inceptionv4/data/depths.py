@@ -31,9 +31,17 @@ def load(image: Image.Image) -> None:
     """Decode an opened image; what has more than 8 bits a colour then has 8.
 
     Raises:
-        ValueError: its numbers are signed or of 32 bits, and no range is stated; or one is above the stated range.
+        ValueError: its numbers are signed or of 32 bits, and no range is stated; or one is above the stated range; or
+            tags are damaged.
         OSError: the file is truncated.
     """
+    try:
+        _load(image)
+    except TypeError as error:
+        raise ValueError(f"its tags are damaged ({error})") from error
+
+
+def _load(image: Image.Image) -> None:
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     if not tiles or not isinstance(image, ImageFile.ImageFile):
         image.load()
