@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import decode, open_image
