@@ -121,7 +121,7 @@ class Jpeg:
             pixels = pixels[:, ::-1]
         if topple:
             pixels = pixels[::-1]
-        return np.ascontiguousarray(pixels) if mirror or topple else pixels  # torch has no negative strides
+        return pixels.copy() if mirror or topple else pixels  # torch has no negative strides, not even of one column
 
     def _decode(self, rows: int, scale: int) -> np.ndarray | None:
         """The picture at 1/`scale` of its size, of which only the first `rows` rows are to be used."""
