@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from inceptionv4.data.ahead import prepared
-from inceptionv4.data.decode import decode, open_image
+from inceptionv4.data.decode import DAMAGE, decode, open_image
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
 from inceptionv4.data.metadata import read_orientation
@@ -253,7 +253,7 @@ def _look(content: bytes, name: str) -> _Image:
             "palette": file.mode in ("P", "PA"),
             "16 bits": file.mode.startswith("I"),
             "transparent": file.mode in ("LA", "PA", "RGBA") or "transparency" in file.info,
-            "animated": getattr(file, "n_frames", 1) > 1 and file.format != "MPO",
+            "animated": _has_frames(file),
             "turned by EXIF": read_orientation(content) != 1,
         }
         format = str(file.format)
@@ -265,6 +265,14 @@ def _look(content: bytes, name: str) -> _Image:
         hash=perceptual_hash(picture),
         blank=is_blank(picture),
     )
+
+
+def _has_frames(file: Image.Image) -> bool:
+    """Whether it is an animation; what is damaged behind the first picture does not count."""
+    try:
+        return bool(getattr(file, "n_frames", 1) > 1) and file.format != "MPO"
+    except DAMAGE:
+        return False
 
 
 def is_blank(picture: Image.Image) -> bool:
