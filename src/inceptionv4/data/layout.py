@@ -17,7 +17,7 @@ import numpy as np
 
 from inceptionv4.class_names import class_name
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.parts import find_parts, look_through, named_parts, no_class_folder, top_folders
+from inceptionv4.data.parts import find_parts, look_through, named_parts, no_class_folder, top_folders, wrapping_folder
 from inceptionv4.data.splits import is_below, no_part
 from inceptionv4.data.table import NONE, TRAIN, VAL, counted
 from inceptionv4.errors import DataError
@@ -70,9 +70,10 @@ def read_layout(
     reasons: dict[str, str] = {}
     """Why a folder is left out."""
     if options.test is not None:
-        apart = [folder for folder in folders if is_below(folder, options.test)]
+        around = len(wrapping_folder(folders))
+        apart = [path for path in folders if is_below(path, options.test) or is_below(path[around:], options.test)]
         if not apart:
-            raise no_part("test", options.test, top_folders(folders), location)
+            raise no_part("test", options.test, top_folders(folders, folders[0][:around]), location)
         reasons.update(dict.fromkeys(apart, f"{options.test}/ is kept apart, as data.test says"))
     rest = [folder for folder in folders if folder not in reasons]
     if not rest:
@@ -88,7 +89,7 @@ def read_layout(
     for folder in folders:
         meaning = None if folder in reasons else _split_and_class(folder, prefixes, location)
         if meaning is None:
-            reasons.setdefault(folder, f"{folder[: folder.find('/', len(root)) + 1]} is {others}")
+            reasons.setdefault(folder, f"{folder[len(root) : folder.find('/', len(root)) + 1]} is {others}")
         meanings.append(meaning)
     classes = _class_names(filter(None, meanings), location)
     numbers = {name: number for number, name in enumerate(classes)}

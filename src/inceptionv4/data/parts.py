@@ -27,7 +27,7 @@ def top_folders(folders: Sequence[str], root: str = "") -> list[str]:
 
 def named_parts(folders: Sequence[str], options: ReadOptions, location: str) -> tuple[dict[str, int], str]:
     """The parts that the user names, each a folder below `location` or below the folder around everything."""
-    root = _wrapping_folder(folders)
+    root = wrapping_folder(folders)
     prefixes = {}
     for role, split in (("val", VAL), ("train", TRAIN if options.val else NONE)):  # the first that fits counts
         wanted = getattr(options, role)
@@ -43,7 +43,7 @@ def named_parts(folders: Sequence[str], options: ReadOptions, location: str) -> 
 
 def find_parts(folders: Sequence[str], location: str, reasons: dict[str, str]) -> tuple[dict[str, int], str]:
     """The prefixes of the parts, and what precedes them all. Adds to `reasons` the folders of parts left out."""
-    root = _wrapping_folder(folders)
+    root = wrapping_folder(folders)
     inside: dict[str, list[str]] = defaultdict(list)
     for folder in folders:
         top, _, rest = folder[len(root) :].partition("/")
@@ -175,7 +175,7 @@ def _around(paths: Sequence[str]) -> str | None:
     return None
 
 
-def _wrapping_folder(folders: Sequence[str]) -> str:
+def wrapping_folder(folders: Sequence[str]) -> str:
     """The folder around everything, as `photos/`, or nothing; what is left of each path still has a class folder."""
     root = ""
     while (first := _around([folder[len(root) :] for folder in folders])) is not None:

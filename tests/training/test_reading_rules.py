@@ -16,8 +16,6 @@ from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.training.loop import train
 from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
 
-FILES = ("best", "last", "checkpoints")
-
 
 @pytest.fixture(scope="module")
 def photos(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -76,9 +74,7 @@ def test_a_run_under_other_rules_is_refused_by_name(
 def test_a_run_under_the_same_rules_goes_on(photos: Path, run: Path, tmp_path: Path) -> None:
     same = under(RULES, run, tmp_path / "same")
     train(config(photos, tmp_path, epochs=2), run=same)  # type: ignore[arg-type]
-    assert load_checkpoint(same / "last.safetensors" if (same / "last.safetensors").exists() else same / "last").training[
-        "data"
-    ]["rules"] == RULES  # fmt: skip
+    assert load_checkpoint(same / "checkpoints/last.safetensors").training["data"]["rules"] == RULES
 
 
 def test_an_evaluation_says_what_it_cannot_tell(photos: Path, run: Path, tmp_path: Path) -> None:
