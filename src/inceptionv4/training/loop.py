@@ -75,7 +75,8 @@ class Training:
 
     def __init__(self, config: Config, dataset: Dataset, ranks: Ranks, stop: StopRequests, folder: RunFolder) -> None:
         self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
-        ranks.require_same(dataset.train.exact_fingerprint, f"the images at {config.data.path}")
+        both = f"{dataset.train.exact_fingerprint} {dataset.val.exact_fingerprint}"
+        ranks.require_same(both, f"the images at {config.data.path}")
         data = describe_data(dataset, config)
         found = Resumption.read(folder, ranks)
         found.require_data(data)
