@@ -32,8 +32,9 @@ from torch import Tensor
 
 from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.config import PrecisionOption, RuntimeName
-from inceptionv4.data.index import Samples, read_dataset, relabel
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.samples import Samples, relabel
 from inceptionv4.data.transforms import normalize
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.export import quantize

@@ -27,9 +27,10 @@ from torch.nn.functional import interpolate
 
 from inceptionv4.config import AugmentConfig, Config, TrainingConfig
 from inceptionv4.data.augment import random_box, recolor, sample_generator
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.jpeg import open_jpeg
 from inceptionv4.data.loader import TrainingLoader
+from inceptionv4.data.samples import Samples
 from inceptionv4.spec import Preprocessing
 
 BATCH = 16

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from inceptionv4.config import Config, TrainingConfig
-from inceptionv4.data.index import Samples
 from inceptionv4.data.loader import TrainingLoader
+from inceptionv4.data.samples import Samples
 
 SHARDS = 10_000
 SAMPLED_NODES = 8

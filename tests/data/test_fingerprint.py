@@ -15,7 +15,7 @@ import pytest
 from layouts import add
 from pyarrow import parquet
 
-from inceptionv4.data import index
+from inceptionv4.data import samples
 from inceptionv4.data.index import read_dataset
 
 COUNT = 40
@@ -108,7 +108,7 @@ def test_a_folder_and_its_archives_have_one_fingerprint(tmp_path: Path) -> None:
 
 
 def test_a_zips_checksums_tell_what_the_sample_did_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SAMPLED", 4)
+    monkeypatch.setattr(samples, "SAMPLED", 4)
     archives = []
     for name, changed in (("one", -1), ("other", 9)):
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import inceptionv4
-from inceptionv4.data.index import Samples, open_source, read_dataset, relabel
+from inceptionv4.data.index import open_source, read_dataset
+from inceptionv4.data.samples import Samples, relabel
 from inceptionv4.errors import DataError, ImageError
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from layouts import add
 from pyarrow import parquet
 
-from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.samples import Dataset, Samples
 from inceptionv4.errors import DataError
 
 Files = dict[str, dict[str, int]]

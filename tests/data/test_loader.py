@@ -15,8 +15,9 @@ import torch
 from layouts import LAYOUTS
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig, Sampling, TrainingConfig
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader, evaluation_batches
+from inceptionv4.data.samples import Samples
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
 

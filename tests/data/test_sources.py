@@ -25,8 +25,9 @@ from layouts import WNIDS, add, jpegs, make_cifar, write_csv, write_imagenet, wr
 from pyarrow import parquet
 
 from inceptionv4.data.decode import decode
-from inceptionv4.data.index import Samples, open_source, read_dataset
+from inceptionv4.data.index import open_source, read_dataset
 from inceptionv4.data.options import ReadOptions
+from inceptionv4.data.samples import Samples
 from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.table import Texts
 from inceptionv4.data.tools.pack import pack

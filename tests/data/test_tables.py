@@ -14,8 +14,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from inceptionv4.data.index import Dataset, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.options import ReadOptions
+from inceptionv4.data.samples import Dataset
 from inceptionv4.errors import DataError
 
 CLASSES = ("cat", "dog")

@@ -22,8 +22,9 @@ from scans import grey_jpeg
 from inceptionv4.config import AugmentConfig, Config, DataConfig
 from inceptionv4.data.augment import sample_generator, training_view
 from inceptionv4.data.decode import FORMATS, decode
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import TrainingLoader, evaluation_batches
+from inceptionv4.data.samples import Samples
 from inceptionv4.errors import DataError, ImageError
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.spec import Preprocessing

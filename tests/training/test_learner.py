@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainingConfig
-from inceptionv4.data.index import Dataset, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.samples import Dataset
 from inceptionv4.errors import CheckpointError, DivergedError, UsageError
 from inceptionv4.imagenet import names_of_wnids
 from inceptionv4.network.layers import InceptionV4

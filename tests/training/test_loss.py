@@ -12,7 +12,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from inceptionv4.config import LossConfig
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.samples import Samples
 from inceptionv4.runtime.device import select_device
 from inceptionv4.training.learner import parts
 from inceptionv4.training.loss import Loss, class_weights

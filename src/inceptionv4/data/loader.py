@@ -15,8 +15,8 @@ from inceptionv4.data.ahead import prepared
 from inceptionv4.data.augment import View, recolor, sample_generator, training_view
 from inceptionv4.data.crops import Crops, evaluation_views
 from inceptionv4.data.decode import decode
-from inceptionv4.data.index import Samples
 from inceptionv4.data.order import epoch_order, repeat
+from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import as_batch, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing

@@ -15,10 +15,11 @@ from torch import Tensor
 from inceptionv4.artefact import Precision
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.crops import Crops, count_views
-from inceptionv4.data.index import Dataset, Samples, read_dataset, relabel
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, evaluation_batches
 from inceptionv4.data.options import AS_FOUND, ReadOptions, recorded_options
 from inceptionv4.data.rules import RULES, rules_of
+from inceptionv4.data.samples import Dataset, Samples, relabel
 from inceptionv4.errors import ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend

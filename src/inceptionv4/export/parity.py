@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from inceptionv4.artefact import Precision, Verification
-from inceptionv4.data.index import DIGITS, Samples, read_dataset
+from inceptionv4.data.index import DIGITS, read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
+from inceptionv4.data.samples import Samples
 from inceptionv4.errors import DataError, Error
 from inceptionv4.inference.agreement import AGREEMENT, agrees, compare
 from inceptionv4.inference.backends.backend import Backend

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
+from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import UsageError
 from inceptionv4.network.layers import InceptionV4

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inceptionv4.config import Config
-from inceptionv4.data.index import Samples
 from inceptionv4.data.loader import Batch
+from inceptionv4.data.samples import Samples
 from inceptionv4.errors import DivergedError, UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device

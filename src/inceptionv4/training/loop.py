@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from inceptionv4.config import Config
-from inceptionv4.data.index import Dataset, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.data.options import options_from
 from inceptionv4.data.rules import RULES
+from inceptionv4.data.samples import Dataset
 from inceptionv4.errors import ConfigError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.inference.backends.torch import TorchBackend

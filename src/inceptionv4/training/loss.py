@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, one_hot
 
 from inceptionv4.config import LossConfig
-from inceptionv4.data.index import Samples
+from inceptionv4.data.samples import Samples
 from inceptionv4.runtime.device import Device
 
 

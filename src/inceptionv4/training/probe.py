@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from inceptionv4.config import MOST_IMAGES, Config
-from inceptionv4.data.index import Dataset, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader, used_batch_size
 from inceptionv4.data.options import options_from
+from inceptionv4.data.samples import Dataset
 from inceptionv4.errors import ConfigError, DivergedError
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import Device, select_device

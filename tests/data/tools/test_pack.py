@@ -17,7 +17,8 @@ import pytest
 import skimage.data
 from PIL import Image, ImageOps
 
-from inceptionv4.data.index import Samples, read_dataset
+from inceptionv4.data.index import read_dataset
+from inceptionv4.data.samples import Samples
 from inceptionv4.data.tools.pack import Packed, pack
 from inceptionv4.errors import ImageError, RunError, UsageError
 

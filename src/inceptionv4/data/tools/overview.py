@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from inceptionv4.data.decode import DAMAGE, decode, open_image
-from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.samples import Dataset, Samples
 from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.errors import ImageError
 

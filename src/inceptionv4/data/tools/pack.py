@@ -28,9 +28,10 @@ from PIL import Image, JpegImagePlugin
 from inceptionv4.class_names import write_class_names
 from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
-from inceptionv4.data.index import Dataset, Samples, read_dataset
+from inceptionv4.data.index import read_dataset
 from inceptionv4.data.metadata import ORIENTATION, PNG, UPRIGHT, read_orientation
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.samples import Dataset, Samples
 from inceptionv4.errors import ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
 from inceptionv4.runtime.progress import Progress
