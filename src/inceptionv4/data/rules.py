@@ -19,4 +19,5 @@ RULES = 2
 
 def rules_of(data: Mapping[str, Any]) -> int:
     """The version in what a run or a model says of its data."""
-    return int(data.get("rules", 1))
+    rules = data.get("rules", 1)
+    return rules if isinstance(rules, int) else 1

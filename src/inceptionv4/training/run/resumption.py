@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ class Resumption:
                 f"{self.folder.place} was begun under version {rules_of(own)} of the rules by which images are read "
                 f"and crops drawn, and this is version {RULES}, which would show it other images; finish it with the "
                 "inceptionv4 that began it, or begin a new run from its weights: inceptionv4 train --data "
-                f"{data['location']} --model.weights {self.folder.place}"
+                f"{shlex.quote(data['location'])} --model.weights {shlex.quote(str(self.folder.place))}"
             )
         before, now = str(own.get("exact_fingerprint", "")), str(data["exact_fingerprint"])
         is_other = _layout(before) == _layout(now) and before != now
