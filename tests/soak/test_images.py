@@ -1,4 +1,4 @@
-"""Mutated image files: training, evaluation, `data doctor` and the server read each or refuse each."""
+"""Mutated image files: training, evaluation, `predict`, `data doctor` and the server read each or refuse each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from PIL import Image
 
 from inceptionv4.config import AugmentConfig
 from inceptionv4.data.augment import training_view
+from inceptionv4.data.crops import evaluation_views
 from inceptionv4.data.decode import FORMATS, decode
 from inceptionv4.data.tools.doctor import _look
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import ImageError
+from inceptionv4.serving.decoder import Decoder
 from inceptionv4.spec import Preprocessing
 
 MUTANTS = 2000
@@ -72,9 +74,9 @@ def outcome(read: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_all_agree_about_mutated_images(format: str) -> None:
-    """`predict` and the server share `decode` and `evaluation_crop`."""
     generator = np.random.default_rng(18)
     preprocessing, augment, content = Preprocessing(size=75), AugmentConfig(), sound(format)
+    decoder = Decoder(preprocessing)
     readable, disagreed = 0, []
     for number in range(MUTANTS):
         each = with_side_data(content, generator) if number % 2 else content
@@ -86,10 +88,13 @@ def test_all_agree_about_mutated_images(format: str) -> None:
                 lambda each=each: training_view(each, "a", preprocessing, augment, np.random.default_rng(0))
             ),
             "doctor": outcome(lambda each=each: _look(each, "a")),
+            "predict": outcome(lambda each=each: evaluation_views(decode(each, "a"), preprocessing, "flip")),
+            "server": outcome(lambda each=each: decoder._prepare(each, "a")),
         }
         assert time.monotonic() - start < LONGEST, number
         readable += outcomes["evaluation"]
         if len(set(outcomes.values())) > 1:
             disagreed.append((number, outcomes))
+    assert decoder.close()
     assert not disagreed
     assert 0 < readable < MUTANTS
