@@ -192,6 +192,15 @@ def test_a_folder_beside_the_parts_is_left_out_and_counted(tmp_path: Path) -> No
     assert reason.startswith("1 image: seg_pred/ is in no part that is known")
 
 
+def test_a_picture_beside_the_only_part_is_left_out_and_counted(tmp_path: Path) -> None:
+    make(tmp_path, "train", 5)
+    (tmp_path / "sample.ppm").write_bytes(picture(1))
+    dataset = read_dataset(tmp_path)
+    assert counts(dataset) == (8, 2, False)
+    (reason,) = dataset.source.table.left_out
+    assert reason.startswith("1 image: the top folder is in no part that is known")
+
+
 def test_a_test_part_is_kept_apart(tmp_path: Path) -> None:
     make(tmp_path, "train", 10)
     make(tmp_path, "later", 2, start=50)

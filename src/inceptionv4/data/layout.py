@@ -89,7 +89,8 @@ def read_layout(
     for folder in folders:
         meaning = None if folder in reasons else _split_and_class(folder, prefixes, location)
         if meaning is None:
-            reasons.setdefault(folder, f"{folder[len(root) : folder.find('/', len(root)) + 1]} is {others}")
+            top = folder[len(root) : folder.find("/", len(root)) + 1] or "the top folder"
+            reasons.setdefault(folder, f"{top} is {others}")
         meanings.append(meaning)
     classes = _class_names(filter(None, meanings), location)
     numbers = {name: number for number, name in enumerate(classes)}
