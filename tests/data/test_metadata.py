@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -191,7 +192,79 @@ def test_side_chunks_of_a_webp_change_nothing(kind: bytes) -> None:
     assert decode(content, "x").size == (60, 90)
     place = content.find(kind) + 8
     broken = content[:place] + b"\xff" * 20 + content[place + 20 :] if place > 8 else content
-    assert decode(broken, "x").size in ((60, 90), (90, 60))
+    assert decode(broken, "x").size == ((90, 60) if kind == b"EXIF" else (60, 90))
+
+
+def with_tags(tags: list[tuple[int, int, int, bytes]]) -> bytes:
+    """An uncompressed TIFF of `PIXELS` with further tags, in the order given."""
+    height, width, _ = PIXELS.shape
+    count = 9 + len(tags)
+    start = 8 + 2 + 12 * count + 4
+    extra, entries = b"", []
+    for tag, kind, values, value in tags:
+        if len(value) > 4:
+            extra, value = extra + value, struct.pack("<L", start + len(extra))
+        entries.append((tag, kind, values, value.ljust(4, b"\0")))
+    bits, pixels = start + len(extra), start + len(extra) + 6
+    number = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, bits),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, pixels),
+    ]
+    number += [(277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, PIXELS.size)]
+    entries += [(tag, kind, values, struct.pack("<L", value)) for tag, kind, values, value in number]
+    entries.sort(key=lambda entry: entry[0])
+    return tiff(entries, tail=extra + struct.pack("<HHH", 8, 8, 8) + PIXELS.tobytes())
+
+
+XMP_SIX = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    ("tags", "turned"),
+    [
+        ([SIX], True),
+        ([(0x0112, 4, 1, b"\6\0\0\0")], True),
+        ([SIX, (0x0112, 3, 1, b"\3\0\0\0")], True),  # the first one counts
+        ([(0x0112, 3, 2, b"\6\0\6\0")], False),
+        ([(0x0112, 5, 1, struct.pack("<LL", 6, 1))], False),
+        ([(0x0112, 11, 1, struct.pack("<f", 6))], False),
+        ([(0x02BC, 1, len(XMP_SIX), XMP_SIX)], False),
+    ],
+)
+def test_a_tiff_is_turned_by_its_tag_alone_and_only_if_wanted(
+    tags: list[tuple[int, int, int, bytes]], turned: bool
+) -> None:
+    content = with_tags(tags)
+    assert np.array_equal(np.asarray(decode(content, "x", exif_orientation=False)), PIXELS)
+    upright = np.rot90(PIXELS, -1) if turned else PIXELS
+    assert np.array_equal(np.asarray(decode(content, "x")), upright)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_exif_of_nothing_but_beginnings_takes_no_time(format: str) -> None:
+    exif = b"Exif\0\0" * 10**6
+    if format == "PNG":
+        png = photograph("PNG", None)
+        content = png[:33] + chunk(b"eXIf", exif) + png[33:]
+    else:
+        content = photograph("WEBP", None)
+        content += b"EXIF" + struct.pack("<L", len(exif)) + exif
+    start = time.monotonic()
+    assert read_orientation(content) == 1
+    assert time.monotonic() - start < 1  # it took minutes, as each was cut off by itself
+
+
+def test_fill_bytes_before_a_marker_hide_no_orientation() -> None:
+    content = with_segment(0xE1, b"Exif\0\0" + tiff([SIX]))
+    content = content[:2] + b"\xff" * 5 + content[2:]
+    assert decode(content, "x").size == (60, 90)
+    jpeg = open_jpeg(content)
+    assert jpeg is not None
+    assert jpeg.size == (60, 90)
 
 
 def test_the_doctor_counts_what_the_loader_turns(tmp_path: Path) -> None:

@@ -150,6 +150,9 @@ def open_jpeg(content: bytes, *, exif_orientation: bool = True) -> Jpeg | None:
     position, has_metadata = 2, False
     while position + 10 <= len(content) and content[position] == 0xFF:
         marker = content[position + 1]
+        if marker == 0xFF:  # any number of these may stand before a marker
+            position += 1
+            continue
         if marker in FRAMES:
             height = int.from_bytes(content[position + 5 : position + 7], "big")
             width = int.from_bytes(content[position + 7 : position + 9], "big")

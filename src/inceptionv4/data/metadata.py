@@ -17,11 +17,13 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXIF = b"Exif\0\0"
 ORIENTATION = 0x0112
+XMP = 0x02BC
+SHORT, UNDEFINED = 3, 7
 UPRIGHT = 1
 INTEGERS = {1: "B", 3: "H", 4: "L", 8: "h", 9: "l"}
 """TIFF's types of whole numbers, and how `struct` calls them: BYTE, SHORT, LONG, SSHORT, SLONG."""
-MOST_ENTRIES = 4096
-"""Of a TIFF directory that are looked at; cameras write some dozens."""
+MOST_ENTRIES = 0xFFFF
+"""Of a TIFF directory that are looked at: as many as a classic one has at most."""
 NEEDED = frozenset([0xE0, 0xEE])
 """Of JPEG's application segments: JFIF's and Adobe's, which say how colours are stored."""
 START_OF_SCAN, COMMENT = 0xDA, 0xFE
@@ -35,18 +37,20 @@ def read_orientation(content: bytes) -> int:
 
     It counts if it is one whole number in this range. XMP and texts of other programs do not count.
     """
-    value = UPRIGHT
-    for exif in _exif_blocks(content):
-        while exif.startswith(EXIF):  # some programs write it twice
-            exif = exif[len(EXIF) :]
-        value = _tag(exif)[0]
+    exif = next(_exif_blocks(content), b"")
+    tiff = exif.removeprefix(EXIF).removeprefix(EXIF)  # some programs write it twice
+    for kind, count, place, order in _entries(tiff, (ORIENTATION,)):
+        if kind in INTEGERS and count == 1:
+            (value,) = struct.unpack_from(order + INTEGERS[kind], tiff, place)
+            return int(value) if 1 <= value <= 8 else UPRIGHT
         break
-    return value if 1 <= value <= 8 else UPRIGHT
+    return UPRIGHT
 
 
 def without_side_data(content: bytes) -> bytes:
-    """The file without what the pixels do not depend on, and with a TIFF's orientation set to upright, as Pillow would
-    turn such a picture by itself.
+    """The file without what the pixels do not depend on.
+
+    Pillow turns a TIFF by itself, so what its tags and its XMP say of the orientation becomes upright.
     """
     if content.startswith(JPEG):
         return _plain_jpeg(content)
@@ -55,10 +59,7 @@ def without_side_data(content: bytes) -> bytes:
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return _plain_webp(content)
     if content.startswith(TIFFS):
-        value, place = _tag(content)
-        if value != UPRIGHT and place is not None:
-            start, order = place
-            return content[:start] + struct.pack(f"{order}H", UPRIGHT) + content[start + 2 :]
+        return _upright_tiff(content)
     return content
 
 
@@ -79,38 +80,46 @@ def _is_exif(content: bytes, start: int) -> bool:
     return content[start + 1] == 0xE1 and content.startswith(EXIF, start + 4)
 
 
-def _tag(tiff: bytes) -> tuple[int, tuple[int, str] | None]:
-    """The orientation in the first directory of a TIFF, upright if it has none, and where it stands as a SHORT would,
-    with the order of bytes.
+def _entries(tiff: bytes, tags: tuple[int, ...]) -> Iterator[tuple[int, int, int, str]]:
+    """The entries of some tags in the first directory of a TIFF: type, number of values, where the value stands, and
+    the order of bytes as `struct` calls it.
     """
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "")
     if not order or len(tiff) < 16:
-        return UPRIGHT, None
+        return
     is_big = tiff[2:4] in (b"+\0", b"\0+")
     entry = struct.Struct(f"{order}HHQ" if is_big else f"{order}HHL")
     size = 20 if is_big else 12
     (start,) = struct.unpack_from(f"{order}Q" if is_big else f"{order}L", tiff, 8 if is_big else 4)
     if start + 8 > len(tiff):
-        return UPRIGHT, None
+        return
     (count,) = struct.unpack_from(f"{order}Q" if is_big else f"{order}H", tiff, start)
     start += 8 if is_big else 2
-    for position in range(start, start + size * min(count, MOST_ENTRIES), size):
-        if position + size > len(tiff):
-            break
+    for position in range(start, min(start + size * min(count, MOST_ENTRIES), len(tiff) - size + 1), size):
         tag, kind, values = entry.unpack_from(tiff, position)
-        if tag == ORIENTATION:
-            place = position + entry.size
-            if kind not in INTEGERS or values != 1:
-                return UPRIGHT, None
-            (value,) = struct.unpack_from(order + INTEGERS[kind], tiff, place)
-            return int(value), (place, order)
-    return UPRIGHT, None
+        if tag in tags:
+            yield kind, values, position + entry.size, order
+
+
+def _upright_tiff(content: bytes) -> bytes:
+    """With one SHORT, upright, or one byte in each entry by which Pillow might turn the picture."""
+    changed = bytearray(content)
+    number = "Q" if content[2:4] in (b"+\0", b"\0+") else "L"
+    for tag, kind in ((ORIENTATION, SHORT), (XMP, UNDEFINED)):
+        for _, _, place, order in _entries(content, (tag,)):
+            before = struct.calcsize(f"{order}H{number}")
+            value = UPRIGHT if tag == ORIENTATION else 0
+            struct.pack_into(f"{order}H{number}HH", changed, place - before, kind, 1, value, 0)
+    return bytes(changed)
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
     """Where each segment of a JPEG's header starts and ends, up to its first scan (ITU-T T.81, B.1.1)."""
     start = 2
     while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] != START_OF_SCAN:
+        if content[start + 1] == 0xFF:  # any number of these may stand before a marker (B.1.1.2)
+            start += 1
+            continue
         end = start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")
         if end < start + 4 or end > len(content):
             return

@@ -157,7 +157,7 @@ def pack(
     packed = _read_back(output, finished, dataset)
     if short_side is not None:
         for ours, theirs in ((packed.train, dataset.train), (packed.val, dataset.val)):
-            _compare(ours, theirs, seed, workers or os.cpu_count() or 1)
+            _compare(ours, theirs, short_side, seed, workers or os.cpu_count() or 1)
     return Packed(
         folder=str(output),
         shards=len(finished),
@@ -360,9 +360,9 @@ def _read_back(output: Path, shards: list[Shard], dataset: Dataset) -> Dataset:
     return packed
 
 
-def _compare(packed: Samples, source: Samples, seed: int, workers: int) -> None:
-    """See that each image that was made smaller shows what a loader shows of its source: as tall or as wide, and alike
-    in 16 x 16 squares to within `ALIKE` grey levels on average.
+def _compare(packed: Samples, source: Samples, short_side: int, seed: int, workers: int) -> None:
+    """See that each image that was made smaller shows what a loader shows of its source: of the size that it is to
+    have, and alike in 16 x 16 squares to within `ALIKE` grey levels on average.
 
     Raises:
         RunError: one shows something else.
@@ -378,7 +378,8 @@ def _compare(packed: Samples, source: Samples, seed: int, workers: int) -> None:
         if content == original:
             return 0.0
         one, other = decode(content, packed.describe(row)), decode(original, packed.describe(row))
-        if (one.width < one.height) != (other.width < other.height) and other.width != other.height:
+        scale = short_side / min(other.size)
+        if one.size != tuple(max(round(side * scale), short_side) for side in other.size):
             return 255.0
         squares = (np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64) for image in (one, other))
         return float(np.abs(np.subtract(*squares)).mean())
