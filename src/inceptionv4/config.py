@@ -36,6 +36,9 @@ class DataConfig(Section):
     )
     label_column: str | None = setting(None, "column of a .csv or parquet that holds the classes; null: recognise it")
     image_column: str | None = setting(None, "column that holds the images, or their files' names; null: recognise it")
+    split_column: str | None = setting(
+        None, "column that says which part a row is of; none: no column does; null: recognise it"
+    )
     group_column: str | None = setting(
         None, "column, such as the patient or the video, whose images stay on one side of the split; null: none"
     )

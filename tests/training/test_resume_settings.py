@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "data.layout": "folder",
     "data.label_column": "breed",
     "data.image_column": "picture",
+    "data.split_column": "part",
     "data.group_column": "patient",
     "data.train": "one",
     "data.val": "two",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from inceptionv4.data.sources.shards import BRACES, ShardSource
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
+from inceptionv4.data.splits import split_name
 from inceptionv4.data.table import VAL
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.runtime.storage import absolute, is_uri, plain
@@ -66,9 +68,10 @@ def open_source(location: str | Path, options: ReadOptions = AS_FOUND) -> Source
         if not unused:
             raise
         raise DataError(f"{error}; and {unused}") from None
-    source = kind(text, table)
-    source.unused_table = unused
-    return source
+    if unused:
+        others = [reason for reason in table.left_out if not reason.startswith(NAMES)]
+        table = replace(table, left_out=(*others, f"a table, as the folders are the classes: {unused}"))
+    return kind(text, table)
 
 
 def _detect(text: str, options: ReadOptions) -> tuple[type[Source], list[Path], str]:
@@ -97,11 +100,22 @@ def _detect(text: str, options: ReadOptions) -> tuple[type[Source], list[Path], 
         if files:
             return CsvSource, files, ""
         if wanted is None:
+            _refuse_tables_of_parts(path, options)
             return FolderSource, [path], reason
         raise DataError(reason or f"{path} holds no {' or '.join(NAMES)}; give the table's own path")
     if wanted == FolderSource.layout_name:
         return FolderSource, [path], ""
     raise DataError(f"{path} holds nothing that is read as {wanted}, as data.layout says")
+
+
+def _refuse_tables_of_parts(folder: Path, options: ReadOptions) -> None:
+    """Refuse tables with classes inside of the parts, as `train/metadata.csv`: they or the folders may be meant."""
+    for part in sorted(part for part in folder.iterdir() if split_name(part.name) and part.is_dir()):
+        if files := CsvSource.find(part, options)[0]:
+            raise DataError(
+                f"{folder}: {files[0].relative_to(folder)} names classes, and folders may be classes, too; say "
+                "--data.layout folder, or write one table of all images beside the folders"
+            )
 
 
 def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
@@ -160,8 +174,7 @@ def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadO
 
 def _remarks(source: Source) -> str:
     """What else lies there and is not used, which may be what the user meant."""
-    remarks = [source.unused_table] if source.unused_table else list(source.table.left_out)
-    return "".join(f"; {remark}" for remark in remarks)
+    return "".join(f"; {remark}" for remark in source.table.left_out)
 
 
 def _hold_out(source: Source, fraction: float) -> np.ndarray:

@@ -27,6 +27,8 @@ class ReadOptions:
         Column of a .csv or parquet that holds the classes.
     image_column
         Column that holds the images, or the names of their files.
+    split_column
+        Column that says which part a row is of; none: no column does.
     group_column
         Column, such as the patient or the video, whose images stay on one side of the split.
     train
@@ -43,6 +45,7 @@ class ReadOptions:
     layout: LayoutName | None = None
     label_column: str | None = None
     image_column: str | None = None
+    split_column: str | None = None
     group_column: str | None = None
     train: str | None = None
     val: str | None = None

@@ -9,7 +9,7 @@ Two folders are parts if their names differ in the split's word alone. Folders t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from inceptionv4.data.options import ReadOptions
@@ -93,9 +93,11 @@ def _parts_of_pair(
     (group,) = pairs
     train = [top for top, name in group.items() if name.split == TRAIN]
     held_out = sorted((top for top in group if top not in train), key=lambda top: HELD_OUT_WORDS.index(group[top].word))
-    unlabelled = [top for top in held_out if inside[top] == [""] and group[top].word in TEST_WORDS]
+    trained = {name for top in train for rest in inside[top] for name in rest.split("/")}
+    unlabelled = [top for top in held_out if group[top].word in TEST_WORDS and _has_no_classes(inside[top], trained)]
     for top in unlabelled:
-        reasons[f"{root}{top}/"] = f"{top}/ has no class folders, so no labels"
+        for rest in inside[top]:
+            reasons[f"{root}{top}/{rest}"] = f"{top}/ has no class folders, so no labels"
     held_out = [top for top in held_out if top not in unlabelled]
     chosen = held_out[:1]
     _refuse_twice({top: group[top] for top in (*train, *held_out)}, location)
@@ -107,6 +109,11 @@ def _parts_of_pair(
     if not chosen:
         return {f"{root}{train[0]}/": NONE}
     return {f"{root}{train[0]}/": TRAIN, f"{root}{chosen[0]}/": VAL}
+
+
+def _has_no_classes(rests: Sequence[str], trained: set[str]) -> bool:
+    """Whether a part has its images directly in it, or in one folder that is no class of the training images."""
+    return len(rests) == 1 and (rests[0] == "" or (rests[0].count("/") == 1 and rests[0].rstrip("/") not in trained))
 
 
 def _refuse_twice(names: dict[str, SplitName], location: str) -> None:
@@ -143,8 +150,11 @@ def _refuse_equal_folders(inside: dict[str, list[str]], flat: set[str], location
     if flat or len(inside) < 2:
         return
     below = [{rest.partition("/")[0] for rest in rests} for rests in inside.values()]
-    if len(shared := set.intersection(*below)) >= 2:
-        tops, names = sorted(inside), sorted(shared)
+    counts = Counter(name for names in below for name in names)
+    often = {name for name, count in counts.items() if count >= max(2, len(below) / 2)}
+    # All hold the same, or each holds some of a few that most hold, as where a patient lacks a finding.
+    if len(shared := set.intersection(*below)) >= 2 or (len(often) >= 2 and often == set(counts)):
+        tops, names = sorted(inside), sorted(shared if len(shared) >= 2 else often)
         raise DataError(
             f"{location}: the folders {', '.join(tops[:5])} all hold {', '.join(names[:5])}; either may be the "
             f"classes and the others parts of the data: {CURE}"

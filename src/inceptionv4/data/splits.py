@@ -59,6 +59,17 @@ def _kind(word: str) -> str:
     return "train" if word in TRAIN_WORDS else "test" if word in TEST_WORDS else "val"
 
 
+def has_word(name: str) -> bool:
+    """Whether a split's word, of any kind, is among those of `name`."""
+    return any(token in TRAIN_WORDS or token in HELD_OUT_WORDS for token in TOKEN.findall(HUMP.sub(" ", name).lower()))
+
+
+def speaks_of_both(names: Iterable[str]) -> bool:
+    """Whether each of `names` speaks of a part, and some of training and some of held-out images."""
+    found = [split_name(name) for name in names]
+    return None not in found and {name.split for name in found if name} == {TRAIN, VAL}
+
+
 @dataclass(frozen=True)
 class Parts:
     """The split of each name, in order: `TRAIN`, `VAL`, `NONE` where there is no split, or None for a part left out."""
@@ -102,6 +113,38 @@ def split_values(values: Iterable[str], options: ReadOptions, location: str) -> 
         return Parts(splits, tuple(reasons))
     words = [None if value == options.test else _word(value) for value in values]
     return _by_words(words, [value == options.test for value in values])
+
+
+def split_listed(paths: Iterable[str], options: ReadOptions, location: str) -> Parts:
+    """The parts that the folders of listed pictures speak of, where no column does: `train/cat/1.jpg`.
+
+    Raises:
+        DataError: a part that `options` name is not there; or some pictures lie in parts and others in none.
+    """
+    paths = tuple(paths)
+    if options.train is not None:
+        return _named(paths, options, location)
+    kept_apart = [is_below(path, options.test) for path in paths]
+    if options.test is not None and not any(kept_apart):
+        raise no_part("test", options.test, paths, location)
+    names = [[found for name in path.split("/")[:-1] if (found := split_name(name))] for path in paths]
+    by_rest: dict[tuple[str, ...], set[int]] = {}
+    for name in (name for found in names for name in found):
+        by_rest.setdefault(name.rest, set()).add(name.split)
+    pairs = [rest for rest, splits in by_rest.items() if splits == {TRAIN, VAL}]
+    if not pairs:
+        return _by_words([None] * len(paths), kept_apart)
+    words = [next((name.word for name in reversed(found) if name.rest in pairs), None) for found in names]
+    outside = next(
+        (path for path, word, apart in zip(paths, words, kept_apart, strict=True) if not (word or apart)), ""
+    )
+    if len(pairs) > 1 or outside:
+        what = f"but {outside} in none" if outside else "and these may be several splits"
+        raise DataError(
+            f"{location}: pictures lie in folders of training and of held-out ones, {what}; write a column `split`, or "
+            "say with --data.train and --data.val which folders they are"
+        )
+    return _by_words(words, kept_apart)
 
 
 def _by_words(words: list[str | None], kept_apart: list[bool]) -> Parts:

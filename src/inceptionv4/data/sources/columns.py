@@ -1,11 +1,13 @@
 """Which columns of a table hold the image, the class, the split and the group; and what a cell says.
 
 A name counts whatever its type, and no column is taken by its type alone. Two columns that both may be meant are
-refused: `data.label_column` and `data.image_column` decide.
+refused: `data.label_column`, `data.image_column` and `data.split_column` decide. A split's column is known by its name,
+or by its values where these are all words such as `train` and `test`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,17 +15,32 @@ import numpy as np
 
 from inceptionv4.class_names import normal
 from inceptionv4.data.options import ReadOptions
+from inceptionv4.data.splits import has_word, speaks_of_both
 from inceptionv4.errors import DataError
 
 LABELS = ("label", "labels", "class", "class_name", "target", "category")
-FILES = ("file_name", "filename", "file", "file_path", "filepath", "path", "image_path", "image", "image_name")
+FILES = (
+    "file_name", "file_names", "filename", "filenames", "file", "file_path", "filepath", "filepaths", "path",
+    "img_path", "image_path", "image", "img", "image_name", "image_file",
+)  # fmt: skip
 IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png")
 SPLITS = ("split", "subset", "partition")
+NO_COLUMN = "none"
+"""What `data.split_column` calls no column."""
+YES_OR_NO = frozenset(("0", "1", "true", "false", "yes", "no", "t", "f", "y", "n", "0.0", "1.0"))
 MISSING = frozenset((
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",
 ))  # fmt: skip
 """What pandas reads as no value, and pandas is what such tables are mostly written and read with."""
+
+
+class NoColumnError(DataError):
+    """A table has no column that is called as an image or a class is: it may be about something else."""
+
+    def __init__(self, role: str, message: str) -> None:
+        super().__init__(message)
+        self.role = role
 
 
 @dataclass(frozen=True)
@@ -44,18 +61,20 @@ def choose_columns(
     images: Callable[[str], bool] = lambda name: True,
     image_names: Sequence[str] = FILES,
     labels: Sequence[str] = (),
+    cells: Callable[[str], Sequence[str]] = lambda name: (),
 ) -> Columns:
     """The columns of a table whose header is `names`; `images` says which may hold images, `labels` which ones the
-    table itself calls the class.
+    table itself calls the class, and `cells` what a column says, each text once.
 
     Raises:
+        NoColumnError: none is called as an image or a class is.
         DataError: a column is not there, is there twice, or several may be meant.
     """
     where = f"{where} has the columns {', '.join(map(repr, names))}"
     image = _choose("image", options.image_column, names, [n for n in names if images(n)], image_names, where)
     others = [name for name in names if name != image]
     label = _choose("label", options.label_column, others, others, LABELS, where, sure=labels)
-    split = _choose("split", None, others, [n for n in others if n != label], SPLITS, where, needed=False)
+    split = _choose_split(options.split_column, [n for n in others if n != label], cells, where)
     group = options.group_column and _choose("group", options.group_column, others, others, (), where)
     assert image is not None
     assert label is not None
@@ -84,10 +103,8 @@ def _choose(
         called = known_sure
     elif sure:
         called = [*sure, *(name for name in called if name not in sure)]
-    if role == "image" and len(called) > 1:
-        # The best known name wins over the others: `image` beside `path`, `file_name` beside `image_id`.
-        first = min(known.index(_plain(name)) for name in called)
-        called = [name for name in called if known.index(_plain(name)) == first]
+    if role == "image" and known is IMAGES and "image" in called:
+        called = ["image"]  # beside a `mask` or a `thumbnail`, as Hugging Face calls it
     if role == "image" and not called and len(candidates) == 1:
         called = list(candidates)
     if len(called) == 1:
@@ -98,11 +115,40 @@ def _choose(
         raise DataError(f"{columns}, of which two are called {called[0]!r}; rename or remove one of them")
     if called:
         raise DataError(f"{columns}, of which several may be the {role}: {', '.join(called)}; {_cure(role)}")
-    raise DataError(f"{columns}; none is called as the {role} is ({', '.join(known[:5])}); {_cure(role)}")
+    raise NoColumnError(role, f"{columns}; none is called as the {role} is ({', '.join(known[:5])}); {_cure(role)}")
+
+
+def _choose_split(
+    wanted: str | None, names: Sequence[str], cells: Callable[[str], Sequence[str]], columns: str
+) -> str | None:
+    """The column that says which part a row is of, by its name or by what it says; None: there is none.
+
+    Raises:
+        DataError: several may be meant; or one of yes and no may be, such as `is_train`.
+    """
+    if wanted == NO_COLUMN:
+        return None
+    if wanted is not None:
+        return _choose("split", wanted, names, names, SPLITS, columns)
+    if chosen := _choose("split", None, names, names, SPLITS, columns, needed=False):
+        return chosen
+    said = {name: {cell for cell in cells(name) if cell} for name in names}
+    spoken = [name for name, texts in said.items() if speaks_of_both(texts)]
+    if len(spoken) > 1:
+        raise DataError(f"{columns}, of which several may be the split: {', '.join(spoken)}; {_cure('split')}")
+    if spoken:
+        return spoken[0]
+    for name, texts in said.items():
+        if has_word(name) and texts and {text.lower() for text in texts} <= YES_OR_NO:
+            raise DataError(
+                f"{columns}, of which {name!r} may say which rows are held out; write a column `split` of train and "
+                "val, or say --data.split-column none if it does not"
+            )
+    return None
 
 
 def _cure(role: str) -> str:
-    return "keep one column `split`" if role == "split" else f"say with --data.{role}-column which one it is"
+    return f"say with --data.{role}-column which one it is"
 
 
 def _plain(name: str) -> str:
@@ -145,7 +191,7 @@ def _as_number(text: str) -> str:
         value = float(text)
     except ValueError:
         return text
-    return str(value) if "." in text or text.isdecimal() else text
+    return str(value) if re.fullmatch(r"[+-]?\d+(\.\d*)?", text) else text
 
 
 def number_groups(values: Sequence[str | None]) -> np.ndarray:
@@ -153,6 +199,7 @@ def number_groups(values: Sequence[str | None]) -> np.ndarray:
     numbers: Mapping[object, int] = {}
     found = np.empty(len(values), np.int32)
     for row, value in enumerate(values):
-        key = ("row", row) if value is None or value in MISSING else value
+        text = "" if value is None else normal(value.strip())
+        key = ("row", row) if text in MISSING else _as_number(text)
         found[row] = numbers.setdefault(key, len(numbers))  # type: ignore[attr-defined]
     return found

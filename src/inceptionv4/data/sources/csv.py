@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from inceptionv4.data.layout import is_image
+from inceptionv4.data.layout import EXTENSIONS, is_image
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.columns import Columns, choose_columns, number_groups, read_classes
+from inceptionv4.data.sources.columns import Columns, NoColumnError, choose_columns, number_groups, read_classes
 from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_name, split_values
+from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_listed, split_name, split_values
 from inceptionv4.data.table import Table, Texts, counted
 from inceptionv4.errors import DataError, ImageError
 
@@ -40,10 +41,12 @@ class CsvSource(Source):
         reason = ""
         for path in (folder / name for name in NAMES):
             if path.is_file():
+                sheet = _read(path)
                 try:
-                    sheet = _read(path)
-                    choose_columns(sheet.columns, options, f"{path}:{sheet.header}")
-                except DataError as error:
+                    _columns(sheet, options, path)
+                except NoColumnError as error:
+                    if path.name == NAMES[0] and error.role == "label":
+                        raise  # a list of labels without labels
                     reason = reason or str(error)  # captions, say: the folders are read, and name what is not used
                 else:
                     return [path], ""
@@ -58,13 +61,17 @@ class CsvSource(Source):
         """
         (path,) = files
         sheet = _read(path)
-        columns = choose_columns(sheet.columns, options, f"{path}:{sheet.header}")
+        columns = _columns(sheet, options, path)
         lines = _lines(sheet, columns, path)
-        parts = split_values([line.split for line in lines], options, str(path))
+        if columns.split is not None:
+            parts = split_values([line.split for line in lines], options, str(path))
+        else:
+            parts = split_listed([line.name.strip().replace("\\", "/") for line in lines], options, str(path))
         given = {line.split for line in lines}
         if "" in given and len(given) > 1 and options.train is None:
             raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
         kept: dict[str, tuple[_Line, int]] = {}
+        spelt: dict[str, str] = {}
         repeats = 0
         for line, split in zip(lines, parts.splits, strict=True):
             where = f"{path}:{line.number}"
@@ -76,12 +83,13 @@ class CsvSource(Source):
             if not line.name.strip() or not line.label:
                 raise DataError(f"{where} has no {columns.image} or no {columns.label}")
             name = _find_file(path, line.name, where)
-            other, other_split = kept.setdefault(name, (line, split))
+            same = spelt.setdefault(os.path.normpath(path.parent / name), name)  # `./1.jpg` and `a/../1.jpg`
+            other, other_split = kept.setdefault(same, (line, split))
             if other is not line:
                 if other.label != line.label:
                     raise DataError(f"{where} says that {name} is {line.label!r}, line {other.number} {other.label!r}")
                 if other_split != split:
-                    raise DataError(f"{where} has {name} in {line.split}, line {other.number} in {other.split}")
+                    raise DataError(f"{where} has {name} in another part of the data than line {other.number}")
                 repeats += 1
         if not kept:
             raise DataError(f"{path} lists no images")
@@ -129,6 +137,22 @@ class _Line:
     label: str
     split: str
     group: str
+
+
+def _columns(sheet: _Sheet, options: ReadOptions, path: Path) -> Columns:
+    def cells(name: str) -> set[str]:
+        at = sheet.columns.index(name)
+        return {row[at].strip() for _, row in sheet.rows if at < len(row)}
+
+    where = f"{path}:{sheet.header}"
+    for cell in sheet.columns:
+        if PurePosixPath(cell).suffix.lower() in EXTENSIONS and (path.parent / cell).is_file():
+            raise DataError(f"{where} lists {cell} where the names of the columns should be; add a first line of these")
+    columns = choose_columns(sheet.columns, options, where, cells=lambda name: sorted(cells(name)))
+    width = len(sheet.columns)
+    if wide := next((number for number, row in sheet.rows if any(cell.strip() for cell in row[width:])), None):
+        raise DataError(f"{path}:{wide} has more cells than there are columns; quote cells that have commas in them")
+    return columns
 
 
 def _lines(sheet: _Sheet, columns: Columns, path: Path) -> list[_Line]:

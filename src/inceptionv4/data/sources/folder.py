@@ -1,8 +1,9 @@
-"""A folder of class folders; symbolic links are followed, each folder once."""
+"""A folder of class folders; symbolic links are followed, but not round and round."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from inceptionv4.errors import DataError, ImageError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 """Of files beside class folders that a user may take for labels."""
+
+
+MOST_LINKS = 256
+"""To one folder: links to folders of links multiply."""
 
 
 class FolderSource(Source):
@@ -84,33 +89,38 @@ class FolderSource(Source):
 
 def walk(root: Path) -> Iterator[tuple[str, list[str], int]]:
     """All folders below `root` that are not hidden, as `cat/`, sorted, each with the sorted names of its files and the
-    time of its last change, in ns, which is taken before the files are listed.
+    time of its last change, in ns, which is taken before the files are listed. Hidden folders and links that lead
+    nowhere count as hidden files. A folder to which links lead is there once for each.
 
     Raises:
         DataError: a folder cannot be listed.
     """
-    seen: set[tuple[int, int]] = set()
+    visits: Counter[tuple[int, int]] = Counter()
 
-    def visit(folder: Path, prefix: str) -> Iterator[tuple[str, list[str], int]]:
+    def visit(folder: Path, prefix: str, around: frozenset[tuple[int, int]]) -> Iterator[tuple[str, list[str], int]]:
         status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        files, folders = [], []
+        identity = status.st_dev, status.st_ino
+        if identity in around:
+            return  # a link that goes round
+        visits[identity] += 1
+        if visits[identity] > MOST_LINKS:
+            raise DataError(f"more than {MOST_LINKS} links lead to {folder}; remove those that are not meant")
+        files: list[str] = []
+        folders: list[str] = []
         with os.scandir(folder) as entries:
             for entry in entries:
                 if _leads_nowhere(entry):
-                    continue
-                if entry.is_dir():
-                    folders += [] if entry.name.startswith(".") else [entry.name]
+                    files.append(f".{entry.name}")  # counted as what is hidden
+                elif entry.is_dir():
+                    (files if entry.name.startswith(".") else folders).append(entry.name)
                 elif entry.is_file():
                     files.append(entry.name)
         yield prefix, sorted(files, key=spelling), status.st_mtime_ns
         for name in sorted(folders, key=lambda name: spelling(f"{name}/")):  # as their paths are sorted: a-b/ before a/
-            yield from visit(folder / name, f"{prefix}{name}/")
+            yield from visit(folder / name, f"{prefix}{name}/", around | {identity})
 
     try:
-        yield from visit(root, "")
+        yield from visit(root, "", frozenset())
     except OSError as error:
         raise DataError(f"cannot list {error.filename}: {error.strerror}") from None
 

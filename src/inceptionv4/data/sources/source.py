@@ -27,8 +27,6 @@ class Source(ABC):
 
     layout_name: ClassVar[LayoutName]
     """What `data.layout` calls the format."""
-    unused_table = ""
-    """Why a table that lies among the images is not read, if one does."""
 
     def __init__(self, location: str, table: Table) -> None:
         self.location, self.table = location, table
