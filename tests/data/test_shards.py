@@ -155,7 +155,7 @@ def test_a_hard_link_in_a_shard_lies_beside_its_label(tmp_path: Path) -> None:
     [
         (b"cat\ncat\n", "classes.txt names 'cat' twice, in lines 1 and 2"),
         ("cat\ndog\n".encode("utf-16"), "classes.txt is UTF-16"),
-        (b"cat\n", "has class 1, but its classes.txt names only 1 classes"),
+        (b"cat\n", "classes.txt names only 1 classes"),
     ],
 )
 def test_a_bad_list_of_names_beside_the_shards(tmp_path: Path, content: bytes, message: str) -> None:

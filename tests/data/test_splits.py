@@ -15,7 +15,7 @@ from pyarrow import parquet
 from inceptionv4.data.index import open_source, read_dataset
 from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.samples import Dataset
-from inceptionv4.data.splits import split_name
+from inceptionv4.data.split_names import split_name
 from inceptionv4.errors import DataError, UsageError
 
 TRAIN = [

@@ -246,8 +246,8 @@ def test_labels_that_are_categories_of_pandas_with_its_index(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (lambda n: None if n == 3 else label_of(n), r"a\.parquet: 1 rows have no label"),
-        (lambda n: float("nan") if n == 3 else 1.0, r"a\.parquet: 1 rows have no label"),
+        (lambda n: None if n == 3 else label_of(n), r"a\.parquet has 1 row without a label"),
+        (lambda n: float("nan") if n == 3 else 1.0, r"a\.parquet has 1 row without a label"),
         (lambda n: "NaN" if n == 3 else label_of(n), "has the label 'NaN', which pandas reads as no class"),
         (lambda n: 0.5 if n == 3 else 1.0, "the column 'label' has '0.5', which is no class"),
         (lambda n: [n % 2], r"the column 'label' has '\[0\]', which is no class"),
@@ -285,7 +285,10 @@ def test_several_data_sets_side_by_side_are_refused(tmp_path: Path) -> None:
     for config in ("fine", "coarse"):
         (tmp_path / config / "train").mkdir(parents=True)
         write_parquet(tmp_path / config / "train/0.parquet", rows_of(range(4), label_of))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="parquet files of several data sets, in coarse, fine; give the folder of one"):
+    with pytest.raises(
+        DataError,
+        match=r"files of several data sets, such as coarse/train/0\.parquet and fine/train/0\.parquet; give those of",
+    ):
         read_dataset(tmp_path)
 
 

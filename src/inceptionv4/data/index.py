@@ -1,18 +1,11 @@
-"""From a place to labelled images: which layout it is, which images are for training, and what they are called.
+"""From a location to labelled images: which are for training, which are held out, and what they are called.
 
-Formats in the order in which they are looked for, each in `data.sources`:
-
-    digits                          the archive inside the package
-    name-{0000..0099}.tar           shards, or a folder of numbered ones
-    file.zip  file.tar  file.csv  file.parquet
-    folder    of parquet files, CIFAR-10 batches, ImageNet's archives, with a labels.csv, or of class folders
-    s3://...                        shards, a .tar or a .zip in object storage (`data.remote`)
+`data.detect` says in which format they lie; each has its file in `data.sources`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -21,20 +14,15 @@ import numpy as np
 
 from inceptionv4.class_names import normal
 from inceptionv4.data.cache import cached, kind_of, mark_of
+from inceptionv4.data.detect import detect
 from inceptionv4.data.groups import hold_out_groups, require_whole_groups
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.remote import open_remote
 from inceptionv4.data.samples import Dataset, subset
-from inceptionv4.data.sources.cifar import CifarSource
-from inceptionv4.data.sources.csv import NAMES, CsvSource
+from inceptionv4.data.sources.csv import NAMES
 from inceptionv4.data.sources.folder import FolderSource
-from inceptionv4.data.sources.imagenet import ImageNetSource
-from inceptionv4.data.sources.parquet import ParquetSource
-from inceptionv4.data.sources.shards import BRACES, ShardSource
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
-from inceptionv4.data.splits import split_name
 from inceptionv4.data.table import VAL
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.runtime.storage import absolute, is_uri, plain
@@ -59,79 +47,19 @@ def open_source(location: str | Path, options: ReadOptions = AS_FOUND) -> Source
             raise UsageError(f"data.{next(iter(options.given()))} is for data of your own, not for {DIGITS}")
         archive = Path(str(resources.files("inceptionv4.data") / "digits.zip"))
         return ZipSource(DIGITS, ZipSource.index([archive]))
-    kind, files, unused = _detect(absolute(text), options)
-    options.require_use(kind.layout_name, text)
-    mark = None if kind is FolderSource else mark_of(files)
+    found = detect(absolute(text), options)
+    options.require_use(found.kind.layout_name, text)
+    mark = None if found.kind is FolderSource else mark_of(found.files)
     try:
-        table = cached(text, kind_of(kind, options), lambda: kind.index(files, options), mark)
+        table = cached(text, kind_of(found.kind, options), lambda: found.kind.index(found.files, options), mark)
     except DataError as error:
-        if not unused:
+        if not found.beside:
             raise
-        raise DataError(f"{error}; and {unused}") from None
-    if unused:
-        others = [reason for reason in table.left_out if not reason.startswith(NAMES)]
-        table = replace(table, left_out=(*others, f"a table, as the folders are the classes: {unused}"))
-    return kind(text, table)
-
-
-def _detect(text: str, options: ReadOptions) -> tuple[type[Source], list[Path], str]:
-    """The format of what lies at `text`, the files that its index rests on, and why a table there is not used."""
-    path, wanted = Path(text), options.layout
-    if BRACES.search(text):
-        return ShardSource, ShardSource.find(text), ""
-    if path.is_file():
-        kind, files = _detect_file(path)
-        if wanted not in (None, kind.layout_name):
-            raise DataError(f"{text} is no {wanted}, as data.layout says: it is {kind.layout_name}")
-        return kind, files, ""
-    if not path.is_dir():
-        raise DataError(f"no images at {path}: there is no such folder or file; --data also takes `digits`")
-    finders: dict[type[Source], Callable[[], list[Path]]] = {
-        ParquetSource: lambda: ParquetSource.find(path),
-        CifarSource: lambda: CifarSource.find(path),
-        ImageNetSource: lambda: ImageNetSource.find(path),
-        ShardSource: lambda: ShardSource.find(text),
-    }
-    for kind, find in finders.items():
-        if wanted in (None, kind.layout_name) and (files := find()):
-            return kind, files, ""
-    if wanted in (None, CsvSource.layout_name):
-        files, reason = CsvSource.find(path, options)
-        if files:
-            return CsvSource, files, ""
-        if wanted is None:
-            _refuse_tables_of_parts(path, options)
-            return FolderSource, [path], reason
-        raise DataError(reason or f"{path} holds no {' or '.join(NAMES)}; give the table's own path")
-    if wanted == FolderSource.layout_name:
-        return FolderSource, [path], ""
-    raise DataError(f"{path} holds nothing that is read as {wanted}, as data.layout says")
-
-
-def _refuse_tables_of_parts(folder: Path, options: ReadOptions) -> None:
-    """Refuse tables with classes inside of the parts, as `train/metadata.csv`: they or the folders may be meant."""
-    for part in sorted(part for part in folder.iterdir() if split_name(part.name) and part.is_dir()):
-        if files := CsvSource.find(part, options)[0]:
-            raise DataError(
-                f"{folder}: {files[0].relative_to(folder)} names classes, and folders may be classes, too; say "
-                "--data.layout folder, or write one table of all images beside the folders"
-            )
-
-
-def _detect_file(path: Path) -> tuple[type[Source], list[Path]]:
-    with path.open("rb") as file:
-        head = file.read(512)
-    if path.suffix.lower() == ".csv":
-        return CsvSource, [path]
-    if path.suffix.lower() == ".parquet":
-        return ParquetSource, [path]
-    if files := ImageNetSource.find(path):
-        return ImageNetSource, files
-    if head[257:262] == b"ustar" or path.suffix.lower() in (".tar", ".tgz") or path.name.lower().endswith(".tar.gz"):
-        return TarSource, [path]
-    if head.startswith((b"PK\3\4", b"PK\5\6")) or path.suffix.lower() == ".zip":
-        return ZipSource, [path]
-    raise DataError(f"{path} is no folder, .zip, .tar, .csv or .parquet; pack the class folders as a .zip")
+        raise DataError(f"{error}; and {'; '.join(found.beside)}") from None
+    if found.beside:
+        others = [words for words in table.left_out if not words.startswith(NAMES)]
+        table = replace(table, left_out=(*others, *found.beside))
+    return found.kind(text, table)
 
 
 def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadOptions = AS_FOUND) -> Dataset:

@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.splits import HELD_OUT_WORDS, TEST_WORDS, SplitName, no_part, split_name
+from inceptionv4.data.split_names import HELD_OUT_WORDS, TEST_WORDS, SplitName, split_name
+from inceptionv4.data.splits import no_part
 from inceptionv4.data.table import NONE, TRAIN, VAL
 from inceptionv4.errors import DataError
 

@@ -24,10 +24,10 @@ from inceptionv4.data.sources.shard import read_shard
 from inceptionv4.data.sources.shards import (
     BRACES,
     CLASSES,
-    NUMBERED,
     ShardSource,
     choose_shards,
     expand,
+    is_shard,
     refuse_missing,
     table_of_shards,
 )
@@ -63,7 +63,7 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
         RunError: the disk of the shelf is full.
     """
     archive = None if BRACES.search(uri) else ARCHIVES.get(Path(uri).suffix.lower())
-    there, names = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], None)
+    there, lists = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], [])
     kind = archive or ShardSource
     if not there:
         raise DataError(
@@ -72,7 +72,8 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
         )
     options.require_use((archive or ShardSource).layout_name, uri)
     if archive is None:
-        objects, splits, left_out = choose_shards(there, options)
+        folder = _folder_of(uri)
+        objects, splits, left_out = choose_shards(there, [_below(folder, one) for one in there], options, folder)
     else:
         objects, splits, left_out = there, [], ()
     files = RemoteFiles(objects)
@@ -80,33 +81,40 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
     def index() -> Table:
         if archive is not None:
             return replace(files.examine(lambda path: archive.index([path], options))[0], containers=(uri,))
-        classes = storage.read_all(names.uri) if names else None
+        classes = {one.uri: storage.read_all(one.uri) for one in lists}
         names_of = [shard.uri for shard in objects]
         return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, left_out)
 
-    mark = [[object.name, object.size, object.version] for object in (*there, *([names] if names else []))]
+    mark = [[object.name, object.size, object.version] for object in (*there, *lists)]
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
     # All processes of a machine want the same index, and one makes it.
     with locked(cache_folder() / f"{name}.lock"):
         return kind(uri, cached(uri, kind_of(kind, options), index, mark, costly=True), files)
 
 
-def _find_shards(uri: str) -> tuple[list[Object], Object | None]:
-    """The shards that a pattern names or a folder holds, and their `classes.txt`.
+def _folder_of(uri: str) -> str:
+    return uri.rpartition("/")[0] if BRACES.search(uri) else uri.rstrip("/")
+
+
+def _below(folder: str, object: Object) -> str:
+    return object.uri.removeprefix(f"{folder}/")
+
+
+def _find_shards(uri: str) -> tuple[list[Object], list[Object]]:
+    """The shards that a pattern names, or that lie in a folder and those in it; and each `classes.txt` beside them.
 
     Raises:
         DataError: one of the pattern's shards is missing.
     """
-    pattern = BRACES.search(uri) is not None
-    folder = uri.rpartition("/")[0] if pattern else uri.rstrip("/")
-    # The folder's own objects, not those of folders in it.
-    there = {object.uri: object for object in storage.list_objects(folder) if object.uri == f"{folder}/{object.name}"}
-    if pattern:
+    folder = _folder_of(uri)
+    there = {object.uri: object for object in storage.list_objects(folder)}
+    if BRACES.search(uri):
         wanted = expand(uri)
         refuse_missing(uri, len(wanted), [name for name in wanted if name not in there])
     else:
-        wanted = [name for name, object in there.items() if NUMBERED.fullmatch(object.name)]
-    return [there[name] for name in wanted], there.get(f"{folder}/{CLASSES}")
+        wanted = [name for name, object in there.items() if is_shard(_below(folder, object))]
+    folders = dict.fromkeys([folder, *(name.rpartition("/")[0] for name in wanted)])
+    return [there[name] for name in wanted], [there[f"{f}/{CLASSES}"] for f in folders if f"{f}/{CLASSES}" in there]
 
 
 class RemoteFiles:

@@ -1,73 +1,27 @@
-"""Which part of the data a name speaks of, in every spelling: `train`, `Testing`, `seg_val`, `cats-train-0-of-2`.
-
-The words are those of Hugging Face's data sets. They count in any case, between any separators, and with `set`, `data`
-or `images` behind them. A name with words of two kinds, such as `trainval`, speaks of no part.
-"""
+"""Which part of the data files, rows of tables and listed pictures are of, by names and by what the user says."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from inceptionv4.data.options import ReadOptions
+from inceptionv4.data.split_names import (
+    HELD_OUT_WORDS,
+    PIECES,
+    TEST_WORDS,
+    TRAIN_WORDS,
+    kind_of_word,
+    split_name,
+    split_path,
+    split_word,
+)
 from inceptionv4.data.table import NONE, TRAIN, VAL
 from inceptionv4.errors import DataError
 
-TRAIN_WORDS = ("train", "training")
-HELD_OUT_WORDS = ("val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation")
-"""In the order in which they count: of several parts, the first is held out and the others are left out."""
-TEST_WORDS = HELD_OUT_WORDS[4:]
-USUAL = frozenset((
-    "set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs", "picture", "pictures", "photo",
-    "photos", "folder", "dir", "directory", "split", "subset", "part", "partial", "seg", "of", "the",
-))  # fmt: skip
-"""Words around a split's that say nothing more."""
-TOKEN = re.compile(r"[a-z]+")
-GLUED = re.compile(rf"({'|'.join((*TRAIN_WORDS, *HELD_OUT_WORDS))})(set|data|dataset|images|imgs|folder)s?")
-HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-
-
-@dataclass(frozen=True)
-class SplitName:
-    """What a name says: its split's word in small letters, and the other words that are not usual."""
-
-    word: str
-    rest: tuple[str, ...]
-
-    @property
-    def split(self) -> int:
-        """`TRAIN` or `VAL`."""
-        return TRAIN if self.word in TRAIN_WORDS else VAL
-
-
-def split_name(name: str) -> SplitName | None:
-    """The part that `name` speaks of; None if it speaks of none, or of two."""
-    words, rest = [], []
-    for token in TOKEN.findall(HUMP.sub(" ", name).lower()):
-        glued = GLUED.fullmatch(token)
-        word = glued[1] if glued else token
-        if word in TRAIN_WORDS or word in HELD_OUT_WORDS:
-            words.append(word)
-        elif token not in USUAL:
-            rest.append(token)
-    kinds = {_kind(word) for word in words}
-    return SplitName(words[0], tuple(rest)) if len(kinds) == 1 else None
-
-
-def _kind(word: str) -> str:
-    return "train" if word in TRAIN_WORDS else "test" if word in TEST_WORDS else "val"
-
-
-def has_word(name: str) -> bool:
-    """Whether a split's word, of any kind, is among those of `name`."""
-    return any(token in TRAIN_WORDS or token in HELD_OUT_WORDS for token in TOKEN.findall(HUMP.sub(" ", name).lower()))
-
-
-def speaks_of_both(names: Iterable[str]) -> bool:
-    """Whether each of `names` speaks of a part, and some of training and some of held-out images."""
-    found = [split_name(name) for name in names]
-    return None not in found and {name.split for name in found if name} == {TRAIN, VAL}
+APART = "kept apart, as data.test says"
+NO_LABELS = "a test without labels"
 
 
 @dataclass(frozen=True)
@@ -79,29 +33,53 @@ class Parts:
     """Of each name, why it is left out; empty if it is not."""
 
 
-def split_files(paths: Iterable[str], options: ReadOptions, location: str) -> Parts:
+def split_files(
+    paths: Iterable[str], options: ReadOptions, location: str, apart: Mapping[str, str] = MappingProxyType({})
+) -> Parts:
     """The parts that files belong to, by their paths below `location`: their names, or else the folders around them.
+    `apart` says of files that are left out in any case why they are.
 
     Raises:
-        DataError: a part that `options` name is not there; or the folders of the files tell several data sets.
+        DataError: a part that `options` name is not there; or the files tell several data sets.
     """
     paths = tuple(paths)
     if options.train is not None:
         return _named(paths, options, location)
-    words = [None if is_below(path, options.test) else _file_word(path) for path in paths]
-    kept_apart = [is_below(path, options.test) for path in paths]
-    if options.test is not None and not any(kept_apart):
+    reasons = [apart.get(path) or (APART if is_below(path, options.test) else "") for path in paths]
+    if options.test is not None and APART not in reasons:
         raise no_part("test", options.test, paths, location)
-    return _by_words(words, kept_apart)
+    names = [None if reason else split_path(path) for path, reason in zip(paths, reasons, strict=True)]
+    parts = _by_words([name.word if name else None for name in names], reasons)
+    first: dict[tuple[str, ...], str] = {}
+    for path, name, split in zip(paths, names, parts.splits, strict=True):
+        if split is not None:
+            first.setdefault(name.before if name else _folders(path), path)
+    if len(first) > 1:
+        raise DataError(
+            f"{location} has files of several data sets, such as {' and '.join(list(first.values())[:2])}; give those "
+            "of one alone, or say with --data.train and --data.val how the names of its parts begin"
+        )
+    return parts
 
 
-def split_values(values: Iterable[str], options: ReadOptions, location: str) -> Parts:
-    """The parts that the values of a table's column stand for.
+def _folders(path: str) -> tuple[str, ...]:
+    """The folders around a file, which name a data set."""
+    return tuple(name for name in path.split("/")[:-1] if name.lower() not in PIECES)
+
+
+def split_values(
+    values: Sequence[str],
+    options: ReadOptions,
+    location: str,
+    where: Callable[[int], str],
+    unlabelled: Sequence[bool],
+) -> Parts:
+    """The parts that the values of a table's column stand for. `where` names a row, and `unlabelled` says which rows
+    have no label: a test of such rows alone is left out.
 
     Raises:
-        DataError: a part that `options` name is not among them.
+        DataError: a part that `options` name is not among them; or a value speaks of no part.
     """
-    values = tuple(values)
     for role in ("train", "val", "test"):
         wanted = getattr(options, role)
         if wanted is not None and wanted not in values:
@@ -109,10 +87,20 @@ def split_values(values: Iterable[str], options: ReadOptions, location: str) -> 
     if options.train is not None:
         named = {options.train: TRAIN, options.val: VAL}
         splits = tuple(named.get(value) for value in values)
-        reasons = (_reason(split, value == options.test) for split, value in zip(splits, values, strict=True))
-        return Parts(splits, tuple(reasons))
-    words = [None if value == options.test else _word(value) for value in values]
-    return _by_words(words, [value == options.test for value in values])
+        return Parts(splits, tuple(_reason(s, value == options.test) for s, value in zip(splits, values, strict=True)))
+    words = {value: split_word(value) for value in set(values) if value != options.test}
+    if "" in words and len(words) > 1:
+        raise DataError(f"{where(values.index(''))} has no split, which other rows have; fill the column or remove it")
+    if strange := sorted(value for value, word in words.items() if value and word is None):
+        raise DataError(
+            f"{where(values.index(strange[0]))} has the split {strange[0]!r}; expected "
+            f"{', '.join(TRAIN_WORDS + HELD_OUT_WORDS)}, or say with data.train"
+        )
+    labelled = {value for value, bare in zip(values, unlabelled, strict=True) if not bare}
+    tests = {value for value, word in words.items() if word in TEST_WORDS}
+    bare_tests = tests - labelled if labelled else set()
+    reasons = [APART if value == options.test else NO_LABELS if value in bare_tests else "" for value in values]
+    return _by_words([None if reason else words[value] for value, reason in zip(values, reasons, strict=True)], reasons)
 
 
 def split_listed(paths: Iterable[str], options: ReadOptions, location: str) -> Parts:
@@ -124,8 +112,8 @@ def split_listed(paths: Iterable[str], options: ReadOptions, location: str) -> P
     paths = tuple(paths)
     if options.train is not None:
         return _named(paths, options, location)
-    kept_apart = [is_below(path, options.test) for path in paths]
-    if options.test is not None and not any(kept_apart):
+    apart = [APART if is_below(path, options.test) else "" for path in paths]
+    if options.test is not None and APART not in apart:
         raise no_part("test", options.test, paths, location)
     names = [[found for name in path.split("/")[:-1] if (found := split_name(name))] for path in paths]
     by_rest: dict[tuple[str, ...], set[int]] = {}
@@ -133,49 +121,37 @@ def split_listed(paths: Iterable[str], options: ReadOptions, location: str) -> P
         by_rest.setdefault(name.rest, set()).add(name.split)
     pairs = [rest for rest, splits in by_rest.items() if splits == {TRAIN, VAL}]
     if not pairs:
-        return _by_words([None] * len(paths), kept_apart)
+        return _by_words([None] * len(paths), apart)
     words = [next((name.word for name in reversed(found) if name.rest in pairs), None) for found in names]
-    outside = next(
-        (path for path, word, apart in zip(paths, words, kept_apart, strict=True) if not (word or apart)), ""
-    )
+    outside = next((path for path, word, reason in zip(paths, words, apart, strict=True) if not (word or reason)), "")
     if len(pairs) > 1 or outside:
         what = f"but {outside} in none" if outside else "and these may be several splits"
         raise DataError(
             f"{location}: pictures lie in folders of training and of held-out ones, {what}; write a column `split`, or "
             "say with --data.train and --data.val which folders they are"
         )
-    return _by_words(words, kept_apart)
+    return _by_words(words, apart)
 
 
-def _by_words(words: list[str | None], kept_apart: list[bool]) -> Parts:
-    """The parts of names that have these words."""
+def _by_words(words: Sequence[str | None], apart: Sequence[str]) -> Parts:
+    """The parts of names that have these words; of those that are left out in any case, `apart` says why."""
     known = {word for word in words if word is not None}
     held_out = next((word for word in HELD_OUT_WORDS if word in known), None)
     # `val` and `validation` are one part, as are `test` and `eval`; a test beside a validation is left out.
-    kind = None if held_out is None else _kind(held_out)
+    kind = None if held_out is None else kind_of_word(held_out)
     splits: list[int | None] = []
-    for word, apart in zip(words, kept_apart, strict=True):
-        if apart:
-            splits.append(None)
-        elif word is None:
-            splits.append(None if known else NONE)
-        elif word in TRAIN_WORDS:
-            splits.append(TRAIN)
-        else:
-            splits.append(VAL if _kind(word) == kind else None)
-    reasons = tuple(
-        "" if split is not None else _why_left_out(word, apart)
-        for split, word, apart in zip(splits, words, kept_apart, strict=True)
-    )
-    return Parts(tuple(splits), reasons)
-
-
-def _why_left_out(word: str | None, kept_apart: bool) -> str:
-    if kept_apart:
-        return "kept apart, as data.test says"
-    return (
-        "in no part that is known (train, val, test, ...)" if word is None else f"{word}, as another part is held out"
-    )
+    reasons: list[str] = []
+    for word, reason in zip(words, apart, strict=True):
+        split: int | None = NONE
+        if not reason and word is None and known:
+            reason = "in no part that is known (train, val, test, ...)"
+        elif word is not None:
+            split = TRAIN if word in TRAIN_WORDS else VAL
+            if split == VAL and kind_of_word(word) != kind:
+                reason = f"{word}, as another part is held out"
+        splits.append(None if reason else split)
+        reasons.append(reason)
+    return Parts(tuple(splits), tuple(reasons))
 
 
 def _named(paths: tuple[str, ...], options: ReadOptions, location: str) -> Parts:
@@ -200,7 +176,7 @@ def _named(paths: tuple[str, ...], options: ReadOptions, location: str) -> Parts
 def _reason(split: int | None, is_test: bool) -> str:
     if split is not None:
         return ""
-    return "kept apart, as data.test says" if is_test else "named by neither data.train nor data.val"
+    return APART if is_test else "named by neither data.train nor data.val"
 
 
 def is_below(path: str, part: str | None) -> bool:
@@ -210,19 +186,6 @@ def is_below(path: str, part: str | None) -> bool:
     part = part.strip("/")
     rest = path.removeprefix(part)
     return part == "." or (path.startswith(part) and not rest[:1].isalnum())
-
-
-def _word(name: str) -> str | None:
-    found = split_name(name)
-    return None if found is None else found.word
-
-
-def _file_word(path: str) -> str | None:
-    """The split's word of a file's name, or else of the nearest folder around it that has one."""
-    for name in reversed(path.split("/")):
-        if (word := _word(name)) is not None:
-            return word
-    return None
 
 
 def no_part(role: str, wanted: str, names: Iterable[str], location: str) -> DataError:

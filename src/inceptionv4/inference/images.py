@@ -17,6 +17,7 @@ from typing import NoReturn
 from inceptionv4.data.layout import is_hidden, is_image
 from inceptionv4.data.sources import tar, zip_members
 from inceptionv4.data.sources.folder import walk
+from inceptionv4.data.sources.source import plain_path
 from inceptionv4.errors import DataError, ImageError, UsageError
 from inceptionv4.inference.web import fetch, is_address, is_fetched
 
@@ -148,9 +149,10 @@ def _in_zip(archive: Path) -> Iterator[NamedImage]:
 
     empty = True
     for member in zip_members.list_members(archive):
-        if is_image_inside(member.name) and not member.is_link:
+        path = plain_path(member.name)
+        if is_image_inside(path) and not member.is_link:
             empty = False
-            name = f"{archive}:{member.name}"
+            name = f"{archive}:{path}"
             yield NamedImage(name, partial(read, member, name))
     if empty:
         yield _missing(str(archive), f"no images in {archive}: no member has an image's extension")
@@ -165,7 +167,7 @@ def _in_tar(archive: Path) -> Iterator[NamedImage]:
 
     empty = True
     for member in tar.list_members(archive):
-        path = member.name.removeprefix("./")
+        path = plain_path(member.name)
         if is_image_inside(path):
             empty = False
             name = f"{archive}:{path}"

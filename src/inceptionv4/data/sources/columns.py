@@ -15,7 +15,7 @@ import numpy as np
 
 from inceptionv4.class_names import normal
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.splits import has_word, speaks_of_both
+from inceptionv4.data.split_names import has_word, speaks_of_both
 from inceptionv4.errors import DataError
 
 LABELS = ("label", "labels", "class", "class_name", "target", "category")

@@ -21,7 +21,7 @@ from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.columns import Columns, NoColumnError, choose_columns, number_groups, read_classes
 from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.splits import HELD_OUT_WORDS, TRAIN_WORDS, split_listed, split_name, split_values
+from inceptionv4.data.splits import split_listed, split_values
 from inceptionv4.data.table import Table, Texts, counted
 from inceptionv4.errors import DataError, ImageError
 
@@ -64,20 +64,20 @@ class CsvSource(Source):
         columns = _columns(sheet, options, path)
         lines = _lines(sheet, columns, path)
         if columns.split is not None:
-            parts = split_values([line.split for line in lines], options, str(path))
+            parts = split_values(
+                [line.split for line in lines],
+                options,
+                str(path),
+                lambda row: f"{path}:{lines[row].number}",
+                [not line.label for line in lines],
+            )
         else:
             parts = split_listed([line.name.strip().replace("\\", "/") for line in lines], options, str(path))
-        given = {line.split for line in lines}
-        if "" in given and len(given) > 1 and options.train is None:
-            raise DataError(f"{path}: some lines have a split and some have none; fill the column or remove it")
         kept: dict[str, tuple[_Line, int]] = {}
         spelt: dict[str, str] = {}
         repeats = 0
         for line, split in zip(lines, parts.splits, strict=True):
             where = f"{path}:{line.number}"
-            if line.split and line.split != options.test and options.train is None and not split_name(line.split):
-                known = ", ".join(TRAIN_WORDS + HELD_OUT_WORDS)
-                raise DataError(f"{where} has the split {line.split!r}; expected {known}, or say with data.train")
             if split is None:
                 continue  # a test beside a validation may have no labels
             if not line.name.strip() or not line.label:

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from inceptionv4.class_names import read_class_names
-from inceptionv4.data.layout import is_sidecar
+from inceptionv4.data.layout import is_hidden, is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.shard import Shard, read_shard
-from inceptionv4.data.sources.source import RangeSource
+from inceptionv4.data.sources.source import RangeSource, common_folder
+from inceptionv4.data.split_names import split_name
 from inceptionv4.data.splits import split_files
 from inceptionv4.data.table import Table, Texts, counted, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 CLASSES = "classes.txt"
-NUMBERED = re.compile(r"(?P<name>[^.].*)-\d+\.tar")
+NUMBERED = re.compile(r"\d\.tar$", re.IGNORECASE)
 
 
 class ShardSource(RangeSource):
@@ -37,53 +38,65 @@ class ShardSource(RangeSource):
     layout_name = "shards"
 
     @staticmethod
-    def find(location: str) -> list[Path]:
-        """The files that a pattern such as `name-{0000..0099}.tar` names, or the numbered tar files of a folder, and
-        then the `classes.txt` beside them, if there is one.
+    def find(pattern: str) -> list[Path]:
+        """The files that a pattern such as `name-{0000..0099}.tar` names, and the `classes.txt` beside them, if there
+        is one.
 
         Raises:
-            DataError: one of the pattern's files is missing.
+            DataError: one of the files is missing.
         """
-        if BRACES.search(location):
-            shards = list(map(Path, expand(location)))
-            refuse_missing(location, len(shards), [str(shard) for shard in shards if not shard.is_file()])
-        else:
-            shards = sorted(path for path in Path(location).glob("*.tar") if NUMBERED.fullmatch(path.name))
-        return shards + [names for shard in shards[:1] if (names := shard.parent / CLASSES).is_file()]
+        shards = list(map(Path, expand(pattern)))
+        refuse_missing(pattern, len(shards), [str(shard) for shard in shards if not shard.is_file()])
+        return [*shards, *class_lists(shards[0].parent, shards)]
 
     @staticmethod
     def index(files: Sequence[Path], options: ReadOptions = AS_FOUND) -> Table:
         """Read the members of all shards.
 
         Raises:
-            DataError: a shard is damaged, or an image has no label.
+            DataError: a shard is damaged, an image has no label, or the shards are no one data set.
         """
-        shards, splits, left_out = choose_shards([path for path in files if path.name != CLASSES], options)
-        classes = next((path.read_bytes() for path in files if path.name == CLASSES), None)
-        folder, contents = shards[0].parent, map(read_shard, shards)
-        table = table_of_shards(str(folder), list(map(str, shards)), splits, contents, classes, left_out)
-        return replace(table, ignored=table.ignored + sum(is_sidecar(path.name) for path in folder.glob(".*.tar")))
+        shards = [path for path in files if path.name != CLASSES]
+        top = common_folder(shards)
+        paths = [shard.relative_to(top).as_posix() for shard in shards]
+        chosen, splits, left_out = choose_shards(shards, paths, options, str(top))
+        lists = {str(path): path.read_bytes() for path in files if path.name == CLASSES}
+        table = table_of_shards(str(top), list(map(str, chosen)), splits, map(read_shard, chosen), lists, left_out)
+        sidecars = sum(
+            is_sidecar(path.name) for folder in {path.parent for path in shards} for path in folder.glob(".*.tar")
+        )
+        return replace(table, ignored=table.ignored + sidecars)
 
     def describe(self, row: int) -> str:
         return f"{self.table.containers[self.table.container[row]]}:{self.path(row)}"
 
 
-class Named(Protocol):
-    """A path or an object."""
-
-    @property
-    def name(self) -> str:
-        """The last part of where it lies."""
+AnyShard = TypeVar("AnyShard")
+"""A path or an object."""
 
 
-AnyShard = TypeVar("AnyShard", bound=Named)
+def is_shard(path: str) -> bool:
+    """Whether a file is called as a shard is: `train-000.tar`, `00000.tar` or, by its part alone, `val.tar`."""
+    name = path.rpartition("/")[2]
+    named = NUMBERED.search(name) or (name.lower().endswith(".tar") and split_name(name[: -len(".tar")]))
+    return bool(named) and not is_hidden(path)
+
+
+def class_lists(folder: Path, shards: Iterable[Path]) -> list[Path]:
+    """The `classes.txt` in `folder` and beside the shards."""
+    folders = dict.fromkeys([folder, *(shard.parent for shard in shards)])
+    return [names for place in folders if (names := place / CLASSES).is_file()]
 
 
 def choose_shards(
-    shards: Sequence[AnyShard], options: ReadOptions = AS_FOUND
+    shards: Sequence[AnyShard], paths: Sequence[str], options: ReadOptions, location: str
 ) -> tuple[list[AnyShard], list[int], tuple[str, ...]]:
-    """The shards that count, the split of each, and in words which do not, as `splits.split_files` has it."""
-    parts = split_files([shard.name for shard in shards], options, "the shards")
+    """The shards that count, the split of each, and in words which do not, as `splits.split_files` has it for `paths`.
+
+    Raises:
+        DataError: the shards are of several data sets, or a part that `options` name is not there.
+    """
+    parts = split_files(paths, options, location)
     reasons = Counter(reason for reason in parts.reasons if reason)
     return (
         [shard for shard, split in zip(shards, parts.splits, strict=True) if split is not None],
@@ -97,14 +110,15 @@ def table_of_shards(
     shards: Sequence[str],
     splits: Sequence[int],
     contents: Iterable[Shard],
-    classes: bytes | None,
+    class_lists: Mapping[str, bytes],
     left_out: tuple[str, ...],
 ) -> Table:
-    """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the content of
-    `classes.txt`, if there is one. `left_out` says in words which others there are.
+    """The table of the shards that `choose_shards` chose, of what `read_shard` found in each, and of the contents of
+    each `classes.txt` by its path. `left_out` says in words which others there are.
 
     Raises:
-        DataError: no images, a class that has no name, or names that `read_class_names` refuses.
+        DataError: no images, a class that has no name, names that `read_class_names` refuses, or two lists of other
+            names.
     """
     found = list(contents)
     others = sum((shard.left_out for shard in found), Counter[str]())
@@ -114,7 +128,7 @@ def table_of_shards(
     numbers, offsets, sizes = (
         np.concatenate([getattr(shard, column) for shard in found]) for column in ("numbers", "offsets", "sizes")
     )
-    names, labels = _classes(classes, numbers, shards[0].rpartition("/")[0])
+    names, labels = _classes(class_lists, numbers, location)
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
@@ -157,12 +171,15 @@ def _words(others: Counter[str]) -> list[str]:
     return [f"{counted(others.total(), 'member')}: neither picture nor class of a sample ({', '.join(listed)})"]
 
 
-def _classes(content: bytes | None, numbers: np.ndarray, folder: str) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(lists: Mapping[str, bytes], numbers: np.ndarray, location: str) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of classes and labels: by `classes.txt`, else each number that occurs is a class, in numerical order."""
-    if content is None:
+    if not lists:
         values, labels = np.unique(numbers, return_inverse=True)
         return tuple(map(str, values.tolist())), labels.astype(np.int32)
-    names = read_class_names(content, f"{folder}/{CLASSES}")
+    found = {path: read_class_names(content, path) for path, content in lists.items()}
+    (path, names), *others = found.items()
+    if other := next((other for other, more in others if more != names), None):
+        raise DataError(f"{path} and {other} name other classes; keep one of them")
     if numbers.max() >= len(names):
-        raise DataError(f"{folder} has class {numbers.max()}, but its {CLASSES} names only {len(names)} classes")
+        raise DataError(f"{location} has class {numbers.max()}, but {path} names only {len(names)} classes")
     return names, numbers.astype(np.int32)

@@ -150,6 +150,19 @@ class RangeSource(Source):
         return content
 
 
+def common_folder(files: Sequence[Path]) -> Path:
+    """The folder below which all files lie."""
+    top = files[0].parent
+    while not all(path.is_relative_to(top) for path in files):
+        top = top.parent
+    return top
+
+
+def plain_path(name: str) -> str:
+    """A member's path without `/` at its beginning and without parts that are empty or `.`, as `tar` restores it."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
 def table_of_members(
     archive: Path,
     paths: Sequence[str],

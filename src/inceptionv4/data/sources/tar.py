@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import tarfile
 from array import array
@@ -10,10 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.layout import EXTENSIONS
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import RangeSource, table_of_members
+from inceptionv4.data.sources.source import RangeSource, plain_path, table_of_members
 from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError
+
+LABEL = ".cls"
+"""Ending of a member that holds the label of a webdataset's sample."""
+FIRST_MEMBERS = 100
+"""By which one knows a shard."""
 
 
 class TarSource(RangeSource):
@@ -32,9 +39,14 @@ class TarSource(RangeSource):
         names, offsets, sizes = list[str](), array("q"), array("q")
         others: list[str] = []
         for member in list_members(path, others):
-            names.append(member.name.removeprefix("./"))
+            names.append(plain_path(member.name))
             offsets.append(member.offset_data)
             sizes.append(member.size)
+        if options.layout != TarSource.layout_name and (label := _sample_label(names)):
+            raise DataError(
+                f"{path} holds {label}, a label as webdataset's shards have it, beside folders that may be classes; "
+                "say --data.layout shards, or --data.layout tar if the folders are"
+            )
         place = {"offset": np.array(offsets, np.int64), "size": np.array(sizes, np.int64)}
         return table_of_members(path, names, place, others, options)
 
@@ -57,7 +69,7 @@ def list_members(path: Path, others: list[str] | None = None) -> Iterator[tarfil
         elif member.islnk() or member.issym():
             links.append(member)
         elif not member.isdir():
-            others.append(member.name)
+            others.append(plain_path(member.name))
     if not links:
         return
     names = {_plain(link.name): link for link in links}
@@ -70,7 +82,7 @@ def list_members(path: Path, others: list[str] | None = None) -> Iterator[tarfil
     for link, end in zip(links, ends, strict=True):
         link.offset_data, link.size = targets[end]
         if link.size < 0:
-            others.append(link.name)
+            others.append(plain_path(link.name))
         else:
             yield link
 
@@ -107,6 +119,28 @@ def _end_of(link: tarfile.TarInfo, links: dict[str, tarfile.TarInfo]) -> str:
 
 def _plain(name: str) -> str:
     return posixpath.normpath(name)
+
+
+def holds_samples(path: Path) -> bool:
+    """Whether samples as webdataset has them, `key.cls` and `key.jpg`, are among the first members; a damaged file may
+    have some.
+    """
+    try:
+        members = itertools.islice(list_members(path), FIRST_MEMBERS)
+        return _sample_label([member.name for member in members]) is not None
+    except DataError:
+        return not is_compressed(path)
+
+
+def _sample_label(names: Sequence[str]) -> str | None:
+    """The first label `key.cls` beside an image of that key."""
+    labels = [name for name in names if name.lower().endswith(LABEL)]
+    if not labels:
+        return None
+    pictures = {
+        name[: -len(extension)] for name in names for extension in EXTENSIONS if name.lower().endswith(extension)
+    }
+    return next((name for name in labels if name[: -len(LABEL)] in pictures), None)
 
 
 def is_compressed(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import RangeSource, table_of_members
+from inceptionv4.data.sources.source import RangeSource, plain_path, table_of_members
 from inceptionv4.data.sources.zip_members import Member, list_members, read_member
 from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError
@@ -34,7 +34,7 @@ class ZipSource(RangeSource):
         members, others = list[Member](), list[str]()
         for member in list_members(path):
             if member.is_link:
-                others.append(member.name.removeprefix("./"))
+                others.append(plain_path(member.name))
                 continue
             members.append(member)
             if obstacle := member.obstacle():
@@ -42,7 +42,7 @@ class ZipSource(RangeSource):
         values = ((member.offset, member.packed, member.size, member.crc, member.method) for member in members)
         columns = list(zip(*values, strict=True)) or [()] * len(COLUMNS)
         place = {name: np.array(column, kind) for (name, kind), column in zip(COLUMNS.items(), columns, strict=True)}
-        return table_of_members(path, [member.name.removeprefix("./") for member in members], place, others, options)
+        return table_of_members(path, [plain_path(member.name) for member in members], place, others, options)
 
     def read(self, row: int) -> bytes:
         offset, packed, size, crc, method = (int(self.table.place[column][row]) for column in COLUMNS)
