@@ -103,6 +103,31 @@ def test_rows_of_parquet_have_a_split(tmp_path: Path) -> None:
     assert not read_dataset(tmp_path, options=ReadOptions(split_column="none")).has_val
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_that_may_be_the_split(tmp_path: Path, kind: str) -> None:
+    """It has the word `train`, and a word that is no part's; the rows of the other word come first, and many."""
+    labels = [str(row % 2) for row in range(200)]
+    cells = ["later"] * 100 + ["train"] * 100
+    if kind == "parquet":
+        write_rows(tmp_path / "a.parquet", labels=list(labels), phase=list(cells))
+    else:
+        for row in range(200):
+            (tmp_path / f"{row}.ppm").write_bytes(picture(row))
+        lines = (f"{row}.ppm,{label},{cell}\n" for row, (label, cell) in enumerate(zip(labels, cells, strict=True)))
+        (tmp_path / "labels.csv").write_text("file_name,label,phase\n" + "".join(lines))
+    with pytest.raises(DataError, match="'phase' may be the split: it has later, train; say with"):
+        read_dataset(tmp_path)
+    train, val = shown(tmp_path, split_column="phase", train="train", val="later")
+    assert (train, val) == (list(range(100, 200)), list(range(100)))
+    assert not read_dataset(tmp_path, options=ReadOptions(split_column="none")).has_val
+
+
+def test_captions_are_no_split(tmp_path: Path) -> None:
+    captions = ["a train on rails", "a test tube", "a train in a station", "a test track"]
+    write_rows(tmp_path / "a.parquet", caption=list(captions))
+    assert not read_dataset(tmp_path).has_val
+
+
 def test_names_and_rows_that_disagree_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.parquet", split=["train", "train", "test", "test"], labels=[0, 1, 0, 1])
     write_rows(tmp_path / "test.parquet", start=10, split=["test"] * 4)

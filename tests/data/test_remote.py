@@ -16,8 +16,9 @@ import torch
 
 from inceptionv4.config import AugmentConfig, Config, DataConfig, TrainingConfig
 from inceptionv4.data import remote
-from inceptionv4.data.index import read_dataset
+from inceptionv4.data.index import open_source, read_dataset
 from inceptionv4.data.loader import Batch, TrainingLoader
+from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.remote import READERS, RemoteFiles
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, StorageError
@@ -143,6 +144,32 @@ def test_a_test_beside_the_held_out_images_is_left_out(proxy: s3.Proxy, root: Pa
     local = read_dataset(root / "bucket/shards")
     assert (remote.train.fingerprint, remote.val.fingerprint) == (local.train.fingerprint, local.val.fingerprint)
     assert remote.val.read(3) == local.val.read(3)
+
+
+def test_shards_in_folders_and_beside_other_files(proxy: s3.Proxy, root: Path) -> None:
+    shards = root / "bucket/shards"
+    for name in ("train/00.tar", "train/01.tar"):
+        storage.write(f"s3://bucket/parts/{name}", shards / f"train-0000{name[-6:-4]}.tar")
+    storage.write("s3://bucket/parts/val/val_0.tar", shards / "val-000000.tar")
+    storage.write("s3://bucket/parts/notes.tar", b"never read")
+    remote = read_dataset("s3://bucket/parts")
+    assert remote.source.table.left_out == ("1 file (notes.tar): the shards are the data",)
+    numbered = [len(open_source(shards / name)) for name in ("train-000000.tar", "train-000001.tar", "val-000000.tar")]
+    assert (len(remote.train), len(remote.val), remote.has_val) == (sum(numbered[:2]), numbered[2], True)
+    storage.write("s3://bucket/parts/others-train-0.tar", shards / "train-000000.tar")
+    with pytest.raises(DataError, match=r"bucket/parts has files of several data sets, such as others-train-0\.tar"):
+        read_dataset("s3://bucket/parts")
+
+
+def test_one_shard_by_its_uri(proxy: s3.Proxy, root: Path) -> None:
+    """It may be an archive of class folders, too: the layout decides."""
+    uri = "s3://bucket/shards/train-000000.tar"
+    with pytest.raises(DataError, match=r"a label as webdataset's shards have it.*say --data.layout shards"):
+        read_dataset(uri)
+    remote = read_dataset(uri, options=ReadOptions(layout="shards"))
+    assert remote.train.classes == read_dataset(root / "bucket/shards").classes
+    with pytest.raises(DataError, match=r"is no parquet, as data.layout says: it is read as tar"):
+        read_dataset(uri, options=ReadOptions(layout="parquet"))
 
 
 def cut(object: storage.Object) -> None:

@@ -48,7 +48,7 @@ class Reading:
     files: list[Path]
     beside: tuple[str, ...] = ()
     certain: bool = True
-    """Whether the files hold labelled images; if not, their names alone say so."""
+    """False if only the names of the files say that they hold labelled images."""
 
 
 def detect(text: str, options: ReadOptions) -> Reading:
@@ -97,7 +97,10 @@ def _detect_folder(folder: Path, options: ReadOptions) -> Reading:
         return Reading(FolderSource, [folder])
     found = [Reading(kind, files) for kind in (CifarSource, ImageNetSource) if (files := kind.find(folder))]
     contents = _list(folder) if found or _may_hold(folder, CONTAINERS) else Contents()
-    found += contents.readings(folder)
+    if wanted in (None, ParquetSource.layout_name):
+        found += contents.as_parquet()
+    if wanted in (None, ShardSource.layout_name):
+        found += contents.as_shards(folder)
     table, reason = CsvSource.find(folder, options) if wanted in (None, CsvSource.layout_name) else ([], "")
     if table:
         found.append(Reading(CsvSource, table))
@@ -133,19 +136,21 @@ class Contents:
     tars: list[Path] = field(default_factory=list)
     image_folders: dict[str, int] = field(default_factory=dict)
 
-    def readings(self, folder: Path) -> list[Reading]:
-        """The readings as parquet files and as shards, of what there is."""
+    def as_parquet(self) -> list[Reading]:
+        """The reading as parquet files, if there are any."""
+        if not self.parquet:
+            return []
+        certain = any(map(holds_images, self.parquet))
+        return [Reading(ParquetSource, self.parquet, self._beside("parquet files", self.tars), certain)]
+
+    def as_shards(self, folder: Path) -> list[Reading]:
+        """The reading as shards, if there are any."""
         shards = [path for path in self.tars if is_shard(path.relative_to(folder).as_posix())]
-        found = []
-        if self.parquet:
-            beside = self._beside("parquet files", self.tars)
-            certain = any(map(holds_images, self.parquet))
-            found.append(Reading(ParquetSource, self.parquet, beside, certain))
-        if shards:
-            beside = self._beside("shards", [*self.parquet, *(path for path in self.tars if path not in shards)])
-            certain = any(map(holds_samples, shards))
-            found.append(Reading(ShardSource, [*shards, *class_lists(folder, shards)], beside, certain))
-        return found
+        if not shards:
+            return []
+        beside = self._beside("shards", [*self.parquet, *sorted(set(self.tars) - set(shards))])
+        certain = any(map(holds_samples, shards))
+        return [Reading(ShardSource, [*shards, *class_lists(folder, shards)], beside, certain)]
 
     def _beside(self, read: str, others: Sequence[Path]) -> tuple[str, ...]:
         images = sum(self.image_folders.values())
@@ -175,7 +180,7 @@ def _list(folder: Path) -> Contents:
 
 
 def _may_hold(folder: Path, endings: tuple[str, ...]) -> bool:
-    """Whether files with one of `endings` lie in `folder`, or in folders of it that are looked into.
+    """True if files with one of `endings` lie in `folder`, or in folders of it that are looked into.
 
     A folder of millions of images is not listed for it: a reading as class folders names what it missed.
     """

@@ -60,7 +60,7 @@ class Jpeg:
     components: int
     baseline: bool
     height_at: int
-    """Where in `content` the height stands, two bytes."""
+    """Offset in `content` of the height, two bytes."""
     turn: tuple[bool, bool, bool] = TURNS[1]
 
     @property
@@ -70,7 +70,7 @@ class Jpeg:
 
     @property
     def scalable(self) -> bool:
-        """Whether scaled decoding is near enough to full: of grey, 4:4:4 and 4:2:0.
+        """True if scaled decoding is near enough to full: of grey, 4:4:4 and 4:2:0.
 
         Where chroma has other resolutions in rows than in columns, as in 4:2:2, 4:4:0 and 4:1:1, libjpeg-turbo enlarges
         it in another way at some scales: a view differs by 0.8 to 2.2 grey levels on average, and by up to 4.

@@ -23,9 +23,9 @@ UPRIGHT = 1
 INTEGERS = {1: "B", 3: "H", 4: "L", 8: "h", 9: "l"}
 """TIFF's types of whole numbers, and how `struct` calls them: BYTE, SHORT, LONG, SSHORT, SLONG."""
 MOST_ENTRIES = 0xFFFF
-"""Of a TIFF directory that are looked at: as many as a classic one has at most."""
+"""The number of entries of a TIFF directory that are read: as many as a classic one has at most."""
 NEEDED = frozenset([0xE0, 0xEE])
-"""Of JPEG's application segments: JFIF's and Adobe's, which say how colours are stored."""
+"""The application segments of a JPEG that are kept: JFIF's and Adobe's, which say how colours are stored."""
 START_OF_SCAN, COMMENT = 0xDA, 0xFE
 SIDE_CHUNKS = (b"ICCP", b"EXIF", b"XMP ")
 SIDE_FLAGS = 0x20 | 0x08 | 0x04
@@ -114,7 +114,7 @@ def _upright_tiff(content: bytes) -> bytes:
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Where each segment of a JPEG's header starts and ends, up to its first scan (ITU-T T.81, B.1.1)."""
+    """The start and the end of each segment of a JPEG's header, up to its first scan (ITU-T T.81, B.1.1)."""
     start = 2
     while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] != START_OF_SCAN:
         if content[start + 1] == 0xFF:  # any number of these may stand before a marker (B.1.1.2)
@@ -149,7 +149,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_sound(content: bytes, start: int, end: int) -> bool:
-    """Whether a chunk of a PNG has the checksum that it says."""
+    """True if a chunk of a PNG has the checksum that it says."""
     return zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
 
 

@@ -113,7 +113,7 @@ def _parts_of_pair(
 
 
 def _has_no_classes(rests: Sequence[str], trained: set[str]) -> bool:
-    """Whether a part has its images directly in it, or in one folder that is no class of the training images."""
+    """True if a part has its images directly in it, or in one folder that is no class of the training images."""
     return len(rests) == 1 and (rests[0] == "" or (rests[0].count("/") == 1 and rests[0].rstrip("/") not in trained))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from inceptionv4.data.cache import cached, kind_of
+from inceptionv4.data.layout import is_hidden
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.shard import read_shard
 from inceptionv4.data.sources.shards import (
@@ -34,7 +35,7 @@ from inceptionv4.data.sources.shards import (
 from inceptionv4.data.sources.source import LocalFiles, RangeSource
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
-from inceptionv4.data.table import Table
+from inceptionv4.data.table import Table, counted
 from inceptionv4.errors import DataError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, locked
@@ -62,15 +63,18 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
         StorageError: the storage cannot be reached, or refuses.
         RunError: the disk of the shelf is full.
     """
-    archive = None if BRACES.search(uri) else ARCHIVES.get(Path(uri).suffix.lower())
-    there, lists = _find_shards(uri) if archive is None else ([found] if (found := storage.find(uri)) else [], [])
+    is_shards = bool(BRACES.search(uri)) or options.layout == ShardSource.layout_name
+    archive = None if is_shards else ARCHIVES.get(Path(uri).suffix.lower())
     kind = archive or ShardSource
+    if options.layout not in (None, kind.layout_name):
+        raise DataError(f"{uri} is no {options.layout}, as data.layout says: it is read as {kind.layout_name}")
+    there, lists, beside = _find_shards(uri) if archive is None else (_one(uri), [], ())
     if not there:
         raise DataError(
             f"no images at {uri}: there are no shards such as train-000000.tar; object storage is read as shards, "
             "which `inceptionv4 data pack` writes, or as one .tar or .zip"
         )
-    options.require_use((archive or ShardSource).layout_name, uri)
+    options.require_use(kind.layout_name, uri)
     if archive is None:
         folder = _folder_of(uri)
         objects, splits, left_out = choose_shards(there, [_below(folder, one) for one in there], options, folder)
@@ -83,7 +87,7 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
             return replace(files.examine(lambda path: archive.index([path], options))[0], containers=(uri,))
         classes = {one.uri: storage.read_all(one.uri) for one in lists}
         names_of = [shard.uri for shard in objects]
-        return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, left_out)
+        return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, (*left_out, *beside))
 
     mark = [[object.name, object.size, object.version] for object in (*there, *lists)]
     name = hashlib.sha256(uri.encode()).hexdigest()[:32]
@@ -92,29 +96,43 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
         return kind(uri, cached(uri, kind_of(kind, options), index, mark, costly=True), files)
 
 
+def _one(uri: str) -> list[Object]:
+    found = storage.find(uri)
+    return [] if found is None else [found]
+
+
 def _folder_of(uri: str) -> str:
-    return uri.rpartition("/")[0] if BRACES.search(uri) else uri.rstrip("/")
+    """The folder of a pattern or of a single shard; else `uri` is the folder."""
+    return uri.rpartition("/")[0] if BRACES.search(uri) or uri.lower().endswith(".tar") else uri.rstrip("/")
 
 
 def _below(folder: str, object: Object) -> str:
     return object.uri.removeprefix(f"{folder}/")
 
 
-def _find_shards(uri: str) -> tuple[list[Object], list[Object]]:
-    """The shards that a pattern names, or that lie in a folder and those in it; and each `classes.txt` beside them.
+def _find_shards(uri: str) -> tuple[list[Object], list[Object], tuple[str, ...]]:
+    """The shards that a pattern names, or that lie in a folder and those in it; each `classes.txt` beside them; and in
+    words which other .tar files lie there.
 
     Raises:
         DataError: one of the pattern's shards is missing.
     """
     folder = _folder_of(uri)
     there = {object.uri: object for object in storage.list_objects(folder)}
+    others: list[str] = []
     if BRACES.search(uri):
         wanted = expand(uri)
         refuse_missing(uri, len(wanted), [name for name in wanted if name not in there])
+    elif folder != uri.rstrip("/"):
+        wanted = [name for name in there if name == uri]
     else:
         wanted = [name for name, object in there.items() if is_shard(_below(folder, object))]
+        tars = {name for name in there if name.lower().endswith(".tar") and not is_hidden(there[name].name)}
+        others = sorted(there[name].name for name in tars - set(wanted))
     folders = dict.fromkeys([folder, *(name.rpartition("/")[0] for name in wanted)])
-    return [there[name] for name in wanted], [there[f"{f}/{CLASSES}"] for f in folders if f"{f}/{CLASSES}" in there]
+    lists = [there[name] for name in (f"{place}/{CLASSES}" for place in folders) if name in there]
+    beside = (f"{counted(len(others), 'file')} ({', '.join(others[:3])}): the shards are the data",) if others else ()
+    return [there[name] for name in wanted], lists, beside
 
 
 class RemoteFiles:

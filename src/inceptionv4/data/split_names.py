@@ -71,14 +71,18 @@ def split_word(name: str) -> str | None:
 
 
 def has_word(name: str) -> bool:
-    """Whether a split's word, of any kind, is among those of `name`."""
+    """True if a split's word, of any kind, is among those of `name`."""
     return any(token in TRAIN_WORDS or token in HELD_OUT_WORDS for token in TOKEN.findall(HUMP.sub(" ", name).lower()))
 
 
 def speaks_of_both(names: Iterable[str]) -> bool:
-    """Whether each of `names` speaks of a part, and some of training and some of held-out images."""
+    """True if each of `names` speaks of a part, some of training and some of held-out images, and they differ in the
+    split's word alone, which captions do not.
+    """
     found = [split_name(name) for name in names]
-    return None not in found and {name.split for name in found if name} == {TRAIN, VAL}
+    known = [name for name in found if name is not None]
+    both = {name.split for name in known} == {TRAIN, VAL}
+    return both and len(known) == len(found) and len({name.rest for name in known}) == 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def split_path(path: str) -> SplitPath | None:
 
 
 def _names_data(letters: str, split: str) -> bool:
-    """Whether a word before that of the split names a data set, and is no piece, number or the split's word again."""
+    """True if a word before that of the split names a data set, and is no piece, number or the split's word again."""
     word = _split_word(letters)
     if word is not None:
         return kind_of_word(word) != kind_of_word(split)

@@ -30,7 +30,7 @@ class Parts:
 
     splits: tuple[int | None, ...]
     reasons: tuple[str, ...]
-    """Of each name, why it is left out; empty if it is not."""
+    """The reason why each name is left out; empty if it is not."""
 
 
 def split_files(
@@ -180,7 +180,7 @@ def _reason(split: int | None, is_test: bool) -> str:
 
 
 def is_below(path: str, part: str | None) -> bool:
-    """Whether a file is of the part: in that folder, or of a name that begins so."""
+    """True if a file is of the part: in that folder, or of a name that begins so."""
     if part is None:
         return False
     part = part.strip("/")

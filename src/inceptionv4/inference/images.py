@@ -177,7 +177,7 @@ def _in_tar(archive: Path) -> Iterator[NamedImage]:
 
 
 def is_image_inside(path: str) -> bool:
-    """Whether a member of an archive is taken for an image. One whose path climbs out is: here it is a name alone."""
+    """True if a member of an archive is taken for an image. One whose path climbs out is: here it is a name alone."""
     parts = [part for part in path.split("/") if part not in (".", "..")]
     return is_image(parts[-1]) and not is_hidden("/".join(parts)) if parts else False
 

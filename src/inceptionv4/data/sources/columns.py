@@ -15,7 +15,7 @@ import numpy as np
 
 from inceptionv4.class_names import normal
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.split_names import has_word, speaks_of_both
+from inceptionv4.data.split_names import has_word, speaks_of_both, split_name
 from inceptionv4.errors import DataError
 
 LABELS = ("label", "labels", "class", "class_name", "target", "category")
@@ -25,6 +25,8 @@ FILES = (
 )  # fmt: skip
 IMAGES = ("image", "img", "picture", "jpg", "jpeg", "png")
 SPLITS = ("split", "subset", "partition")
+FEW = 4
+"""The most texts of a column that may be the names of parts."""
 NO_COLUMN = "none"
 """What `data.split_column` calls no column."""
 YES_OR_NO = frozenset(("0", "1", "true", "false", "yes", "no", "t", "f", "y", "n", "0.0", "1.0"))
@@ -124,7 +126,7 @@ def _choose_split(
     """The column that says which part a row is of, by its name or by what it says; None: there is none.
 
     Raises:
-        DataError: several may be meant; or one of yes and no may be, such as `is_train`.
+        DataError: several may be meant; or one may be that has other words, too, or yes and no, such as `is_train`.
     """
     if wanted == NO_COLUMN:
         return None
@@ -139,6 +141,12 @@ def _choose_split(
     if spoken:
         return spoken[0]
     for name, texts in said.items():
+        if 1 < len(texts) <= FEW and any((found := split_name(text)) and not found.rest for text in texts):
+            raise DataError(
+                f"{columns}, of which {name!r} may be the split: it has {', '.join(sorted(texts))}; say with "
+                f"--data.split-column {name}, --data.train and --data.val which rows are held out, or say "
+                "--data.split-column none"
+            )
         if has_word(name) and texts and {text.lower() for text in texts} <= YES_OR_NO:
             raise DataError(
                 f"{columns}, of which {name!r} may say which rows are held out; write a column `split` of train and "

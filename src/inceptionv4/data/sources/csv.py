@@ -26,7 +26,7 @@ from inceptionv4.data.table import Table, Texts, counted
 from inceptionv4.errors import DataError, ImageError
 
 NAMES = ("labels.csv", "metadata.csv")
-"""Of files that, lying in a folder, say more about its images than the folders do."""
+"""The names of tables that say more about the images of their folder than its folders do."""
 DELIMITERS = ",;\t"
 
 

@@ -17,11 +17,9 @@ from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-"""Of files beside class folders that a user may take for labels."""
-
-
+"""The endings of files beside class folders that a user may take for labels."""
 MOST_LINKS = 256
-"""To one folder: links to folders of links multiply."""
+"""The links that may lead to one folder: links to folders of links multiply."""
 
 
 class FolderSource(Source):
@@ -134,5 +132,5 @@ def _unused(tables: Sequence[str]) -> list[str]:
 
 
 def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
-    """Whether this is a link to nothing, or to itself."""
+    """True for a link to nothing, or to itself."""
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110  # Path.exists raises on a loop

@@ -24,7 +24,7 @@ from inceptionv4.errors import DataError, ImageError
 
 KEPT_GROUPS = 8
 SAMPLED_GROUPS = 4
-"""Of which rows are looked at for a fingerprint."""
+"""The number of row groups of which a fingerprint hashes rows."""
 
 
 class ParquetSource(Source):

@@ -2,7 +2,7 @@
 
 The class is in the column that the metadata call a ClassLabel, or that is called so (`sources.columns`), whatever its
 type. Metadata are those of Hugging Face's data sets, JSON under the key `huggingface`. A column of another name is read
-as the split only if it begins with a split's word.
+as the split only if its first cells have a split's word, or are few texts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from inceptionv4.class_names import class_name
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.sources.columns import IMAGES, SPLITS, Columns, choose_columns
+from inceptionv4.data.sources.columns import FEW, IMAGES, SPLITS, Columns, choose_columns
 from inceptionv4.data.split_names import has_word, split_word
 from inceptionv4.errors import DataError, UsageError
 
 FIRST_CELLS = 64
-"""Of a column, by which one knows whether it may be a split."""
+"""The number of cells that tell whether a column may be the split."""
 
 
 def open_parquet(path: Path) -> Any:
@@ -78,7 +78,7 @@ def image_columns(file: Any) -> list[str]:
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a file has a column of images; a damaged one may have one.
+    """True if a file has a column of images, or is damaged and may have one.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -146,7 +146,7 @@ def _split_cells(file: Any, path: Path, name: str, names: Sequence[str]) -> list
     with undamaged(path):
         batch = next(file.iter_batches(FIRST_CELLS, columns=[name]), None)
         first = [] if batch is None else cell_texts(batch.column(0).to_pylist(), names)
-        if not has_word(name) and not any(map(split_word, first)):
+        if not has_word(name) and not any(map(split_word, first)) and len(set(first)) > FEW:
             return []
         return sorted(set(cell_texts(file.read([name]).column(0).to_pylist(), names)))
 

@@ -86,7 +86,7 @@ def read_files(top: Path, files: Sequence[Path], options: ReadOptions) -> tuple[
 
 
 def _rows_decide(paths: Sequence[str], options: ReadOptions) -> bool:
-    """Whether the user says that a column has the parts, and not the files' names."""
+    """True if the user says that a column has the parts, and not the files' names."""
     if options.split_column is not None:
         return options.split_column != NO_COLUMN
     named = [part for part in (options.train, options.val) if part is not None]
@@ -206,7 +206,7 @@ def read_rows(path: Path, options: ReadOptions) -> Rows:
 
 
 def _where(found: Sequence[Rows], number: int) -> str:
-    """Where the row is that has this number over all of `found`."""
+    """The place of the row that has this number over all of `found`, as a message names it."""
     for rows in found:
         if number < len(rows.labels):
             return rows.where(number)

@@ -76,7 +76,7 @@ AnyShard = TypeVar("AnyShard")
 
 
 def is_shard(path: str) -> bool:
-    """Whether a file is called as a shard is: `train-000.tar`, `00000.tar` or, by its part alone, `val.tar`."""
+    """True if a file is called as a shard is: `train-000.tar`, `00000.tar` or, by its part alone, `val.tar`."""
     name = path.rpartition("/")[2]
     named = NUMBERED.search(name) or (name.lower().endswith(".tar") and split_name(name[: -len(".tar")]))
     return bool(named) and not is_hidden(path)

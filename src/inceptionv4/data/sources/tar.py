@@ -20,7 +20,7 @@ from inceptionv4.errors import DataError
 LABEL = ".cls"
 """Ending of a member that holds the label of a webdataset's sample."""
 FIRST_MEMBERS = 100
-"""By which one knows a shard."""
+"""The number of members that tell whether a file is a shard."""
 
 
 class TarSource(RangeSource):
@@ -122,8 +122,8 @@ def _plain(name: str) -> str:
 
 
 def holds_samples(path: Path) -> bool:
-    """Whether samples as webdataset has them, `key.cls` and `key.jpg`, are among the first members; a damaged file may
-    have some.
+    """True if samples as webdataset has them, `key.cls` and `key.jpg`, are among the first members, or if the file is
+    damaged and may have some.
     """
     try:
         members = itertools.islice(list_members(path), FIRST_MEMBERS)
@@ -144,6 +144,6 @@ def _sample_label(names: Sequence[str]) -> str | None:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the file begins as gzip, bzip2, xz or zstandard."""
+    """True if the file begins as gzip, bzip2, xz or zstandard."""
     with path.open("rb") as file:
         return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))

@@ -15,7 +15,7 @@ from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError
 
 COLUMNS = {"offset": np.int64, "size": np.int64, "bytes": np.int64, "crc": np.uint32, "method": np.uint8}
-"""Of `place`, in the order of a `Member`'s: `size` is the packed one, `bytes` the other."""
+"""The columns of `place`, in the order of a `Member`'s: `size` is the packed one, `bytes` the other."""
 
 
 class ZipSource(RangeSource):

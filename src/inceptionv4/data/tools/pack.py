@@ -44,7 +44,7 @@ TOGETHER = 32
 ALIKE = 8.0
 """Grey levels by which 16 x 16 squares of an image that was made smaller may differ from its source's."""
 QUALITY = 95
-"""Of photographs that are made smaller: their new size loses more than this does."""
+"""The JPEG quality of photographs that are made smaller: their new size loses more than this does."""
 SIGNATURES = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG": "png",
