@@ -2,7 +2,8 @@
 
 A name counts whatever its type, and no column is taken by its type alone. Two columns that both may be meant are
 refused: `data.label_column`, `data.image_column` and `data.split_column` decide. A split's column is known by its name,
-or by its values where these are all words such as `train` and `test`.
+or by its values where these are all words such as `train` and `test`. One that has such a word and a few others may be
+the split, and is refused.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def _choose_split(
     for name, texts in said.items():
         if 1 < len(texts) <= FEW and any((found := split_name(text)) and not found.rest for text in texts):
             raise DataError(
-                f"{columns}, of which {name!r} may be the split: it has {', '.join(sorted(texts))}; say with "
+                f"{columns}, of which {name!r} may be the split: it has {', '.join(text[:40] for text in sorted(texts))}; say with "
                 f"--data.split-column {name}, --data.train and --data.val which rows are held out, or say "
                 "--data.split-column none"
             )
