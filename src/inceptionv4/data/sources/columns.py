@@ -143,10 +143,10 @@ def _choose_split(
         return spoken[0]
     for name, texts in said.items():
         if 1 < len(texts) <= FEW and any((found := split_name(text)) and not found.rest for text in texts):
+            shown = ", ".join(text[:40] for text in sorted(texts))
             raise DataError(
-                f"{columns}, of which {name!r} may be the split: it has {', '.join(text[:40] for text in sorted(texts))}; say with "
-                f"--data.split-column {name}, --data.train and --data.val which rows are held out, or say "
-                "--data.split-column none"
+                f"{columns}, of which {name!r} may be the split: it has {shown}; say with --data.split-column {name}, "
+                "--data.train and --data.val which rows are held out, or say --data.split-column none"
             )
         if has_word(name) and texts and {text.lower() for text in texts} <= YES_OR_NO:
             raise DataError(
