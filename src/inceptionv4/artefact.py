@@ -54,7 +54,9 @@ class Verification:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The images whose activations set the ranges of an int8 model, and the convolutions that stayed in float."""
+    """The images whose activations set the ranges of an int8 model, the convolutions that stayed in float, and what
+    int8 changed of the answers to `images` held-out images.
+    """
 
     data: str
     seed: int
@@ -62,6 +64,11 @@ class Calibration:
     float_layers: tuple[str, ...] = ()
     top1_float: float | None = None
     top1_int8: float | None = None
+    images: int = 0
+    lost: tuple[str, ...] = ()
+    """Images that only the model in float classifies correctly, each with both answers: `cat/7.jpg (cat -> dog)`."""
+    gained: tuple[str, ...] = ()
+    """Images that only the model in int8 classifies correctly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,8 @@ class Artefact:
                 values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")
             if calibration is not None:
-                calibration |= {key: tuple(calibration[key]) for key in ("files", "float_layers")}
+                lists = ("files", "float_layers", "lost", "gained")
+                calibration |= {key: tuple(calibration[key]) for key in lists if key in calibration}
                 calibration = Calibration(**calibration)
             artefact = cls(
                 **{**values, "spec": ModelSpec.from_dict(values["spec"])},

@@ -62,7 +62,8 @@ def export(
         Labelled images, on held-out ones of which the file is compared with the model, and with --int8 accuracy is
         measured; if not given, --calibrate's, else those that the model was trained beside, else digits.
     max_drop
-        int8: points of top-1 that it may cost. Where it costs more, the worst convolutions stay in float.
+        int8: points of top-1 that it may cost. Where it costs more, and significantly on so many images, the worst
+        convolutions stay in float.
     pixels
         onnx, openvino, pt2, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does
         so unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
@@ -76,7 +77,7 @@ def export(
     from inceptionv4.errors import UsageError
     from inceptionv4.export.ascend import Ascend
     from inceptionv4.export.export import export_model
-    from inceptionv4.export.int8 import Int8
+    from inceptionv4.export.int8 import Int8, describe_flips
     from inceptionv4.export.mindspore import read_key
 
     suffix = SUFFIXES.get(format, f".{format}")
@@ -135,5 +136,6 @@ def export(
         print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
     if (calibration := artefact.calibration) is not None:
         print(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
+        print(describe_flips(calibration.images, calibration.lost, calibration.gained))
         if calibration.float_layers:
             print(f"in float: {', '.join(calibration.float_layers)}")

@@ -1,8 +1,12 @@
-"""int8 that keeps the accuracy: convolutions stay in float, ever more of them, until it does."""
+"""int8 that keeps the accuracy: convolutions stay in float, ever more of them, until it does.
+
+Accuracy counts as kept unless it falls by more than is allowed and significantly, by a paired test on the same images:
+on a few hundred of them one flipped image alone would be more points than are allowed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +14,11 @@ import numpy as np
 import torch
 
 from inceptionv4.artefact import Artefact, Calibration, Input
+from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import Error
-from inceptionv4.evaluation.evaluate import choose_images, evaluate_backend
+from inceptionv4.evaluation.evaluate import choose_images
+from inceptionv4.evaluation.paired import LEAST_LOST, compare_paired, predict_classes
 from inceptionv4.export import quantize
 from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.backend import Backend
@@ -24,12 +30,15 @@ from inceptionv4.spec import Preprocessing
 
 FLOAT_LAYERS = (0, 8, 16, 32, 64)
 """Convolutions, of 149, that stay in float in one attempt after another."""
+NAMED = 10
+"""Flipped images that a message names."""
 
 
 @dataclass(frozen=True)
 class Int8:
     """How to round to 8 bits: ranges from `samples` training images at `calibrate`; accuracy measured on all images
-    held out at `validate` (`calibrate`, if not given), which may fall by `max_drop`, in points.
+    held out at `validate` (`calibrate`, if not given), which may fall by `max_drop` percentage points; a fall that is
+    not significant (`evaluation.paired`) is not counted.
     """
 
     calibrate: str
@@ -55,35 +64,57 @@ def round_model(
     make = _maker(rewritten, artefact, list(_as_inputs(images, artefact.input, preprocessing)))
     ranking = quantize.rank_convolutions(rewritten, images, preprocessing)
     validate = int8.validate or int8.calibrate
-    device = select_device("cpu", "fp32")
-    top1_float = _top1(TorchBackend(network, artefact.spec, device, trained_on=artefact.trained_on), validate, "float")
+    held_out, _ = choose_images(validate, artefact.spec.classes, artefact.trained_on)
+    plain = TorchBackend(network, artefact.spec, select_device("cpu", "fp32"), trained_on=artefact.trained_on)
+    expected = _answer(plain, held_out, "float")
     drops = []
     for count in FLOAT_LAYERS:
         layers = tuple(ranking[:count])
         draft = make(layers)
         draft.save(artefact, path)
-        top1 = _top1(draft.open(path), validate, f"int8, {count} in float" if count else "int8")
-        drops.append(f"{100 * (top1_float - top1):.2f} with {count}")
-        if 100 * (top1_float - top1) <= int8.max_drop:
+        answers = _answer(draft.open(path), held_out, f"int8, {count} in float" if count else "int8")
+        comparison = compare_paired(expected == held_out.labels, answers == held_out.labels)
+        lost, gained = (_name_flips(held_out, rows, expected, answers) for rows in (comparison.lost, comparison.gained))
+        if not comparison.is_worse(int8.max_drop):
             calibration = Calibration(
                 data=int8.calibrate,
                 seed=quantize.SEED,
                 files=tuple(chosen.path(index) for index in range(len(chosen))),
                 float_layers=layers,
-                top1_float=top1_float,
-                top1_int8=top1,
+                top1_float=float((expected == held_out.labels).mean()),
+                top1_int8=float((answers == held_out.labels).mean()),
+                images=len(held_out),
+                lost=lost,
+                gained=gained,
             )
             return draft, replace(artefact, calibration=calibration)
+        drops.append(f"{comparison.drop:.2f} points with {count}")
     raise Error(
-        f"int8 costs more than {int8.max_drop:g} points of top-1 on {validate}: {', '.join(drops)} convolutions "
-        "in float; nothing was kept; calibrate with more images, allow more by --max-drop, or stay in float"
+        f"int8 costs more than {int8.max_drop:g} points of top-1 on {validate}: {', '.join(drops)} convolutions in "
+        f"float (at last p = {comparison.p_value:.2g}; {describe_flips(len(held_out), lost, gained)}); nothing was "
+        "kept; calibrate with more images, allow more by --max-drop, or stay in float"
     )
 
 
-def _top1(backend: Backend, data: str, what: str) -> float:
-    samples, _ = choose_images(data, backend.spec.classes, backend.trained_on)
+def describe_flips(images: int, lost: Sequence[str], gained: Sequence[str]) -> str:
+    """Which of `images` answers int8 makes wrong, how many it makes right, and the smallest drop that so many show."""
+    named = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+    flips = f"{len(lost)} lost{f': {named}' if lost else ''}; {len(gained)} gained"
+    if images < LEAST_LOST:
+        return f"of {images} images {flips}; no drop is significant on fewer than {LEAST_LOST} images"
+    return (
+        f"of {images} images {flips}; on so many a drop is significant from {100 * LEAST_LOST / images:.2g} points on"
+    )
+
+
+def _answer(backend: Backend, samples: Samples, what: str) -> np.ndarray:
     with Progress(f"accuracy, {what}", total=len(samples)) as progress:
-        return evaluate_backend(backend, samples, after_batch=progress.advance).top1
+        return predict_classes(backend, samples, progress.advance)
+
+
+def _name_flips(samples: Samples, rows: Iterable[int], expected: np.ndarray, answers: np.ndarray) -> tuple[str, ...]:
+    names = samples.classes
+    return tuple(f"{samples.path(row)} ({names[expected[row]]} -> {names[answers[row]]})" for row in rows)
 
 
 def _maker(rewritten: InceptionV4, artefact: Artefact, inputs: list[np.ndarray]) -> Callable[[tuple[str, ...]], Draft]:
