@@ -262,7 +262,7 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
     with pytest.raises(Error, match=r"int8 costs more than 0.3 points of top-1.* points with 16 convolutions") as error:
         export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
     first = read_dataset(str(textures)).val.path(0)
-    assert f"5 lost: {first} (brick -> grass)" in str(error.value)
+    assert f"int8 loses 5 of {len(labels)} images ({first} (brick -> grass)" in str(error.value)
     assert "p = 0.031" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -91,7 +91,7 @@ def round_model(
         drops.append(f"{comparison.drop:.2f} points with {count}")
     raise Error(
         f"int8 costs more than {int8.max_drop:g} points of top-1 on {validate}: {', '.join(drops)} convolutions in "
-        f"float (at last p = {comparison.p_value:.2g}; {describe_flips(len(held_out), lost, gained)}); nothing was "
+        f"float, at last with p = {comparison.p_value:.2g}. {describe_flips(len(held_out), lost, gained)}. Nothing was "
         "kept; calibrate with more images, allow more by --max-drop, or stay in float"
     )
 
@@ -99,12 +99,10 @@ def round_model(
 def describe_flips(images: int, lost: Sequence[str], gained: Sequence[str]) -> str:
     """Which of `images` answers int8 makes wrong, how many it makes right, and the smallest drop that so many show."""
     named = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
-    flips = f"{len(lost)} lost{f': {named}' if lost else ''}; {len(gained)} gained"
+    flips = f"int8 loses {len(lost)} of {images} images{f' ({named})' if lost else ''} and gains {len(gained)}"
     if images < LEAST_LOST:
-        return f"of {images} images {flips}; no drop is significant on fewer than {LEAST_LOST} images"
-    return (
-        f"of {images} images {flips}; on so many a drop is significant from {100 * LEAST_LOST / images:.2g} points on"
-    )
+        return f"{flips}; no drop is significant on fewer than {LEAST_LOST} images"
+    return f"{flips}; on so many, a drop of {100 * LEAST_LOST / images:.2g} points is the smallest significant one"
 
 
 def _answer(backend: Backend, samples: Samples, what: str) -> np.ndarray:
