@@ -43,7 +43,7 @@ class PairedComparison:
         """The probability that equally good models differ by as many images, to the candidate's disadvantage."""
         differing = len(self.lost) + len(self.gained)
         at_least = sum(math.comb(differing, count) for count in range(len(self.lost), differing + 1))
-        return at_least / 2**differing
+        return at_least / (1 << differing)
 
     def is_worse(self, allowed: float) -> bool:
         """True if accuracy falls by more than `allowed` percentage points, and significantly.
