@@ -36,7 +36,6 @@ FORMS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "ONNX, int8": ("onnx", "onnx", {"int8": True}),
     "OpenVINO": ("openvino", "xml", {}),
     "OpenVINO, int8": ("openvino", "xml", {"int8": True}),
-    "torch.export": ("pt2", "pt2", {}),
     "MINDIR": ("mindir", "mindir", {"batch_size": 1}),
 }
 

@@ -1,7 +1,7 @@
 """What an exported model says of itself: all that is needed to feed it and to trust it.
 
-As JSON it is kept in the file where the format has a place for it (ONNX's metadata, OpenVINO's runtime information, an
-extra file in a .pt2), and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
+As JSON it is kept in the file where the format has a place for it (ONNX's metadata, OpenVINO's runtime information),
+and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from inceptionv4.errors import CheckpointError
 from inceptionv4.spec import ModelSpec
 
-Format = Literal["onnx", "openvino", "pt2", "mindir", "air", "om"]
+Format = Literal["onnx", "openvino", "mindir", "air", "om"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What convolutions are computed in, from the finest to the coarsest, by which `coarsest` compares."""
 Input = Literal["float32", "uint8"]

@@ -511,7 +511,7 @@ def test_what_is_no_chips_name_is_refused(name: str) -> None:
         (("--format", "om", "--soc-version", "Ascend310P3; rm"), "Ascend and what `npu-smi info` calls the chip"),
         (("--format", "om", "--precision", "fp32"), "om is written in fp16, not in fp32"),
         (("--format", "om", "--int8", "--calibrate", "x"), "--int8 is for onnx and openvino"),
-        (("--format", "pt2", "--profile", "ascend"), "--profile ascend is for --format onnx"),
+        (("--format", "openvino", "--profile", "ascend"), "--profile ascend is for --format onnx"),
         (("--format", "onnx", "--soc-version", "Ascend310P3"), "--soc-version is for --format om and --profile ascend"),
         (("--format", "onnx", "--profile", "ascend", "--int8", "--calibrate", "x"), "--int8 is not for --profile"),
     ],

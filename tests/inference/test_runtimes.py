@@ -17,7 +17,6 @@ from inceptionv4.export.export import export_model
 from inceptionv4.inference import runtimes
 from inceptionv4.inference.backends.onnx import OnnxBackend
 from inceptionv4.inference.runtimes import open_backend
-from inceptionv4.runtime import device
 
 OFFERED = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
@@ -97,16 +96,3 @@ def test_signals_are_handled_after_openvino(onnx_file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, onnx_file], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
-
-
-@pytest.mark.slow
-def test_a_pt2_computes_in_what_it_says(
-    narrow_model: Path, textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its graph is of fp32, also where torch itself would take bf16."""
-    path = tmp_path / "model.PT2"
-    export_model(str(narrow_model), "pt2", path.with_suffix(".pt2"), images=str(textures))
-    path.with_suffix(".pt2").rename(path)
-    monkeypatch.setattr(device, "computes_bf16", lambda device: True)
-    backend = open_backend(path)
-    assert backend.describe().endswith("fp32")

@@ -21,7 +21,7 @@ def export(
     model: str,
     /,
     *,
-    format: Literal["onnx", "openvino", "pt2", "om", "mindir", "air"],
+    format: Literal["onnx", "openvino", "om", "mindir", "air"],
     output: Path | None = None,
     profile: Literal["ascend"] | None = None,
     soc_version: str | None = None,
@@ -43,7 +43,7 @@ def export(
     model
         Any model that can be read: a run folder, a file of weights, hf-hub:OWNER/NAME.
     format
-        onnx, openvino, pt2 (torch.export), om (Ascend), mindir (MindSpore), or air (deprecated, needs an Ascend).
+        onnx, openvino, om (Ascend), mindir (MindSpore), or air (deprecated, needs an Ascend).
     output
         The file; inceptionv4 with the format's ending, in this folder, if not given.
     profile
@@ -65,7 +65,7 @@ def export(
         int8: points of top-1 that it may cost. Where it costs more, and significantly on so many images, the worst
         convolutions stay in float.
     pixels
-        onnx, openvino, pt2, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does
+        onnx, openvino, mindir: the graph takes uint8 (B, H, W, 3) as decoded, and normalises by itself. An om does
         so unless --no-pixels is given; it then takes float32 (B, 3, H, W), normalised, as the others do.
     batch_size
         A fixed number of images at once; any number, if not given (mindir, air, om, --profile ascend: 1).
@@ -94,7 +94,7 @@ def export(
     if soc_version is not None and not for_ascend:
         raise UsageError("--soc-version is for --format om and --profile ascend")
     if pixels and format == "air":
-        raise UsageError("--pixels is for onnx, openvino, pt2 and mindir (an om takes pixels anyway), not for air")
+        raise UsageError("--pixels is for onnx, openvino and mindir (an om takes pixels anyway), not for air")
     if int8 and format not in ("onnx", "openvino"):
         raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
     if int8 and calibrate is None:

@@ -21,7 +21,7 @@ from inceptionv4.runtime.files import write_together
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
 
-EXPORTED = (".pt2", ".xml", ".mindir", ".air", ".om")
+EXPORTED = (".xml", ".mindir", ".air", ".om")
 """Endings of files that hold a graph alone; an .onnx of floats is read as weights."""
 
 
@@ -141,10 +141,6 @@ def _draft(rewritten: InceptionV4, artefact: Artefact, key: bytes | None) -> Dra
             from inceptionv4.export.openvino import OpenVinoDraft, read_graph
 
             return OpenVinoDraft(read_graph(build_graph(rewritten, artefact)))
-        case "pt2":
-            from inceptionv4.export.pt2 import trace
-
-            return trace(rewritten, artefact)
         case "mindir":
             from inceptionv4.export.mindspore import MindIrDraft
 

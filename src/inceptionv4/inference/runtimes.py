@@ -34,20 +34,12 @@ class Runtime:
     """On which hardware its answers were compared with the network's."""
     open: Callable[[Path, Device], Backend] | None
     """For a file; None: weights, which `open_weights` opens."""
-    option: str = ""
-    """What `--runtime` calls it, if not by its name."""
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None if it can."""
         if any(importlib.util.find_spec(module) for module in self.modules):
             return None
         return f"{' or '.join(self.modules)} is not installed: {self.install}"
-
-
-def _pt2(path: Path, device: Device) -> Backend:
-    from inceptionv4.inference.backends.pt2 import Pt2Backend
-
-    return Pt2Backend(path, device)
 
 
 def _onnx(path: Path, device: Device) -> Backend:
@@ -110,7 +102,6 @@ OM = Runtime(
 TORCH = Runtime("torch", "", ("torch",), "", _any, "CPU, an NVIDIA H200; Ascend untested on hardware", None)
 RUNTIMES = (
     TORCH,
-    Runtime("torch.export", ".pt2", ("torch",), "", _any, "CPU; NVIDIA and Ascend untested on hardware", _pt2, "torch"),
     Runtime(
         "onnxruntime",
         ".onnx",
@@ -154,7 +145,7 @@ def open_backend(
         if runtime == "auto":
             return open_fastest(weights, precision or "fp32")
         return weights.open(runtime or "torch", precision or "fp32")
-    if runtime not in (None, "auto", kind.option or kind.name):
+    if runtime not in (None, "auto", kind.name):
         raise UsageError(
             f"{path.name} is an exported file, which {kind.name} runs, not {runtime}; leave --runtime out, or name the "
             "weights that it was made of"

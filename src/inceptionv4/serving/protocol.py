@@ -33,7 +33,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 PLATFORMS = {
     "onnx": "onnxruntime_onnx",
     "openvino": "openvino_ir",
-    "pt2": "pytorch_export",
     "mindir": "mindspore_mindir",
     "om": "ascend_om",
 }

@@ -30,6 +30,8 @@ TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that torch's files before 1.6 begin with, pickled."""
 TENSORFLOW_TABLE = bytes.fromhex("57fb808b247547db")
 """The number that TensorFlow's checkpoints (the first format, and the second's index) end with."""
+EXPORTED_PROGRAM = ("models/model.json", "serialized_exported_program.json", "/archive_format", "archive_version")
+"""How members of a .pt2 are called, which torch.export writes (torch 2.0 to 2.14)."""
 TO_NPZ = (
     "export it where TensorFlow is installed: `r = tf.train.load_checkpoint(PATH); "
     'numpy.savez("inception_v4.npz", **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})`'
@@ -79,6 +81,11 @@ def _read(path: Path) -> Arrays:
             members = archive.infolist()
         if sum(member.file_size for member in members) > MAX_BYTES:
             raise CheckpointError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no Inception-v4 does")
+        if path.suffix.lower() == ".pt2" or any(member.filename.endswith(EXPORTED_PROGRAM) for member in members):
+            raise CheckpointError(
+                f"{path} is a .pt2 of torch.export, which is not opened: torch executes code that such a file holds; "
+                "give the weights that it was made of, or export them to ONNX or OpenVINO"
+            )
         if members and all(member.filename.endswith(".npy") for member in members):
             return Arrays("numpy .npz", _read_npz(path))
         return Arrays("torch", _read_torch(path))
