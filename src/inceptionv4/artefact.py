@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from inceptionv4.errors import CheckpointError
@@ -86,6 +85,8 @@ class Artefact:
     """Of this package."""
     weights: str
     """SHA-256 of the weights that it was made of; empty for a graph that is only in memory."""
+    content: str = ""
+    """SHA-256 of what a runtime computes with (`runtime.exported`), verified on opening; empty as `weights` is."""
     input: Input = "float32"
     batch_size: int | None = None
     soc_version: str | None = None
@@ -138,27 +139,3 @@ class Artefact:
         if artefact.format not in get_args(Format) or artefact.precision not in get_args(Precision):
             raise CheckpointError(f"{name} says that it is {artefact.format}, {artefact.precision}; export it again")
         return artefact
-
-
-def sidecar(path: Path) -> Path:
-    """Where the description of a file lies that has no place for it: `model.om` -> `model.om.json`.
-
-    With the whole name, so that a .om and a .mindir of one name do not share it.
-    """
-    return path.with_name(f"{path.name}.json")
-
-
-def read_sidecar(path: Path) -> Artefact:
-    """The description beside a file.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    try:
-        text = sidecar(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} needs {sidecar(path).name} beside it, which says its classes and preprocessing: {error}; "
-            "copy both, or export the model again"
-        ) from None
-    return Artefact.from_json(text, str(sidecar(path)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import onnx
 import pytest
 import torch
 
-from inceptionv4.artefact import Artefact, read_sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.export.ascend import Ascend
@@ -29,6 +30,7 @@ from inceptionv4.export.atc import Recipe, write_aipp
 from inceptionv4.export.export import export_model
 from inceptionv4.inference.backends.ascend import AscendBackend
 from inceptionv4.inference.runtimes import RUNTIMES, open_backend
+from inceptionv4.runtime.exported import read_sidecar, write_sidecar
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.load import load_model
 
@@ -161,6 +163,7 @@ def test_a_profile_of_onnx_that_atc_reads_with_its_command(
     assert read_sidecar(folder / "narrow.om") == replace(
         open_backend(path).artefact,
         format="om", precision="fp16", input="uint8", soc_version="Ascend310P3", verification=None,
+        content=hashlib.sha256((folder / "narrow.om").read_bytes()).hexdigest(),
     )  # fmt: skip
     description = json.loads((folder / "narrow.om.json").read_text())
     assert (description["status"], "never run" in description["reason"]) == ("unverified", True)
@@ -448,7 +451,9 @@ def test_ais_bench_answers_as_the_network_does(
     del backend
     gc.collect()
     assert ais_bench.freed == [str(om)]
+    artefact = read_sidecar(om)
     om.write_bytes(b"damaged")
+    write_sidecar(om, artefact)  # the checksum is right, so that the runtime sees the file
     monkeypatch.syspath_prepend(CANN / "ais")
     monkeypatch.syspath_prepend(CANN)
     with pytest.raises(CheckpointError, match="was not loaded"):
@@ -526,7 +531,8 @@ def test_what_makes_no_sense_is_refused(
 def test_two_formats_of_one_name_keep_their_descriptions_apart(om: Path) -> None:
     other = om.with_suffix(".mindir")
     artefact: Artefact = replace(read_sidecar(om), format="mindir", precision="fp32", input="float32")
-    other.with_name("narrow.mindir.json").write_text(artefact.to_json())
+    other.write_bytes(b"a graph")
+    write_sidecar(other, artefact)
     assert read_sidecar(other).input == "float32"
     assert read_sidecar(om).input == "uint8"
 
@@ -541,13 +547,14 @@ def test_the_script_takes_any_names(narrow_spec: ModelSpec, folder: Path, monkey
     recipe = Recipe("it's $HOME.onnx", name, artefact)
     recipe.write(folder)
     compiler = folder.parent / "atc"
-    compiler.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" > arguments\n")
+    compiler.write_text('#!/bin/sh\nprintf \'%s\\n\' "$@" > arguments\necho om > "it\'s \\$HOME.om"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", f"{compiler.parent}{os.pathsep}{os.environ['PATH']}")
     subprocess.run(["sh", recipe.script], check=True, cwd=folder)
-    assert files(folder) == ["arguments", "it's $HOME.aipp.cfg", "it's $HOME.atc.sh", "it's $HOME.om.json"]
+    made = ["om", "om.json"]
+    assert files(folder) == ["arguments", *(f"it's $HOME.{ending}" for ending in ("aipp.cfg", "atc.sh", *made))]
     assert (folder / "arguments").read_text().splitlines() == recipe.command()[1:]
-    assert read_sidecar(folder / name) == artefact
+    assert read_sidecar(folder / name) == replace(artefact, content=hashlib.sha256(b"om\n").hexdigest())
 
 
 def test_air_is_written_by_mindspore_and_marked_unverified(

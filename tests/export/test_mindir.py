@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from inceptionv4.artefact import read_sidecar
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.export import mindspore as export
+from inceptionv4.runtime.exported import read_sidecar
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.load import load_model, read_model
 

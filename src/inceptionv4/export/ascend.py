@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inceptionv4.artefact import Artefact, sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import UnfinishedError, UsageError
 from inceptionv4.export.atc import Recipe, find_compiler
 from inceptionv4.export.draft import Draft
@@ -15,6 +15,7 @@ from inceptionv4.inference.backends.ascend import can_run, find_chip
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.exported import write_sidecar
 from inceptionv4.runtime.files import write_together
 
 SOC_VERSION = "Ascend310P3"
@@ -51,7 +52,7 @@ class OmDraft(Draft):
     recipe: Recipe
     compiler: str
 
-    def save(self, artefact: Artefact, path: Path) -> None:
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
         """Compile the graph, unless that is done, and write the description of the .om beside it.
 
         Raises:
@@ -59,7 +60,7 @@ class OmDraft(Draft):
         """
         if not path.exists():
             self.recipe.compile(self.compiler, path.parent)
-        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
+        return write_sidecar(path, artefact)
 
     def open(self, path: Path) -> Backend:
         """What was compiled, on the Ascend that is here: no processor runs it."""
@@ -109,8 +110,7 @@ def export_for_ascend(
         graph.save_verified(described, made.with_name(recipe.graph), questions)
         if can_run(recipe.artefact):
             return om.save_verified(recipe.artefact, made, questions)
-        om.save(recipe.artefact, made)
-        return recipe.artefact
+        return om.save(recipe.artefact, made)
 
     return write_together(path, write)
 

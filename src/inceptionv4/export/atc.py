@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inceptionv4.artefact import Artefact, sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import Error
+from inceptionv4.runtime.exported import sidecar
 from inceptionv4.spec import Preprocessing
 
 PRECISION_MODE = "force_fp16"
@@ -88,8 +89,11 @@ class Recipe:
             "# source /usr/local/Ascend/ascend-toolkit/set_env.sh\n"
             'set -e\ncd "$(dirname "$0")"\n'
             f"{shlex.join(self.command())}\n"
-            f"cat > {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n"
-            f"{self.artefact.to_json()}\nEND\n"  # no line of it is END, since no string in JSON ends a line
+            f"content=$(sha256sum < {shlex.quote(self.name)})\n"
+            # A string in JSON ends no line: no line of it is END, and one alone is the empty checksum's.
+            'sed \'s/^  "content": ""/  "content": "\'"${content%% *}"\'"/\' '
+            f"> {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n"
+            f"{replace(self.artefact, content='').to_json()}\nEND\n"
         )
         (folder / self.script).write_text(script, encoding="utf-8")
 

@@ -16,8 +16,10 @@ class Draft(ABC):
     """A model in another form, ready to be a file."""
 
     @abstractmethod
-    def save(self, artefact: Artefact, path: Path) -> None:
-        """Write the file, described by `artefact`, and others beside it if it takes more than one."""
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
+        """Write the file and others beside it if it takes more than one; returns `artefact`, which describes them, with
+        their checksum.
+        """
 
     def open(self, path: Path) -> Backend:
         """What was saved, in its own runtime, on the CPU where it can be."""
@@ -36,6 +38,4 @@ class Draft(ABC):
         # Answers are off by what the file was rounded to, and by what it was computed in: the coarser of the two.
         allowed = coarsest((artefact.precision, backend.precision))
         verification = replace(verify(path.name, backend, questions, allowed), computed_in=backend.precision)
-        verified = replace(artefact, verification=verification)
-        self.save(verified, path)
-        return verified
+        return self.save(replace(artefact, verification=verification), path)

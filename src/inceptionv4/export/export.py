@@ -79,8 +79,7 @@ def export_model(
     rewritten = rewrite(network)
     if form == "air":
         air = _draft(rewritten, artefact, key)
-        write_together(path, lambda made: air.save(artefact, made))
-        return artefact
+        return write_together(path, lambda made: air.save(artefact, made))
     questions = parity.ask(network, checkpoint, images or (int8.validate or int8.calibrate if int8 else None))
     if ascend is not None:
         return export_for_ascend(rewritten, artefact, ascend, path, questions)

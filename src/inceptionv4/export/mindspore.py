@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.artefact import Artefact, sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import Error, UsageError
 from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import take_pixels
+from inceptionv4.runtime.exported import write_sidecar
 
 KEY_SIZES = (16, 24, 32)
 
@@ -36,14 +37,14 @@ class MindIrDraft(Draft):
     rewritten: InceptionV4
     key: bytes | None = None
 
-    def save(self, artefact: Artefact, path: Path) -> None:
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
         """Write the graph, unless it is there already, and its description beside it."""
         if not path.exists():
             with _mindspore() as ms:
                 protection = {} if self.key is None else {"enc_key": self.key, "enc_mode": "AES-GCM"}
                 cells, images = _cells(ms, self.rewritten, artefact)
                 ms.export(cells, images, file_name=str(path), file_format="MINDIR", **protection)
-        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
+        return write_sidecar(path, artefact)
 
     def open(self, path: Path) -> Backend:
         """What was saved, in MindSpore, decrypted."""
@@ -68,13 +69,13 @@ class AirDraft(Draft):
                     "write a MINDIR (--format mindir), which any machine can"
                 )
 
-    def save(self, artefact: Artefact, path: Path) -> None:
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
         """Write the graph and its description beside it."""
         with _mindspore() as ms:
             ms.set_device("Ascend")
             cells, images = _cells(ms, self.rewritten, artefact)
             ms.export(cells, images, file_name=str(path), file_format="AIR")
-        sidecar(path).write_text(artefact.to_json() + "\n", encoding="utf-8")
+        return write_sidecar(path, artefact)
 
 
 def read_key(file: Path) -> bytes:

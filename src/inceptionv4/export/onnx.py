@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inceptionv4.artefact import NOTE, Artefact
@@ -56,8 +57,12 @@ class OnnxDraft(Draft):
 
     model: onnx.ModelProto
 
-    def save(self, artefact: Artefact, path: Path) -> None:
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
         """Write one file, with its description in its metadata."""
         del self.model.metadata_props[:]
-        helper.set_model_props(self.model, {NOTE: artefact.to_json(), SPEC_NOTE: artefact.spec.to_json()})
-        path.write_bytes(self.model.SerializeToString())
+        graph = self.model.SerializeToString()
+        described = replace(artefact, content=hashlib.sha256(graph).hexdigest())
+        notes = onnx.ModelProto()
+        helper.set_model_props(notes, {NOTE: described.to_json(), SPEC_NOTE: artefact.spec.to_json()})
+        path.write_bytes(graph + notes.SerializeToString())  # messages one after the other are one message
+        return described

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import UsageError
 from inceptionv4.export.draft import Draft
 from inceptionv4.inference.backends.openvino import core
+from inceptionv4.runtime.exported import hash_content
 
 
 def read_graph(model: onnx.ModelProto) -> Any:
@@ -41,8 +42,17 @@ class OpenVinoDraft(Draft):
 
     graph: Any
 
-    def save(self, artefact: Artefact, path: Path) -> None:
-        """Write the .xml and the .bin, the description within; weights in 16 bits where it is to compute in 16."""
+    def save(self, artefact: Artefact, path: Path) -> Artefact:
+        """Write the .xml and the .bin, the description within; weights in 16 bits where it is to compute in 16.
+
+        They are written twice: the first time to know their checksum.
+        """
+        self._write(artefact, path)
+        described = replace(artefact, content=hash_content(path))
+        self._write(described, path)
+        return described
+
+    def _write(self, artefact: Artefact, path: Path) -> None:
         import openvino
 
         self.graph.set_rt_info(artefact.to_json(), [NOTE])

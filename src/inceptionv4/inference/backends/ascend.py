@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inceptionv4.artefact import Artefact, read_sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.inference.backends.pyacl import PyAclModel
+from inceptionv4.runtime.exported import read_sidecar
 
 
 class Model(Protocol):

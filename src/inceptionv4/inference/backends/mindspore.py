@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.artefact import read_sidecar
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
+from inceptionv4.runtime.exported import read_sidecar
 
 
 class MindSporeBackend(GraphBackend):

@@ -13,6 +13,7 @@ from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA
+from inceptionv4.runtime.exported import verify_content
 
 PROVIDERS = {
     NVIDIA: "CUDAExecutionProvider",
@@ -56,7 +57,7 @@ class OnnxBackend(GraphBackend):
         notes = session.get_modelmeta().custom_metadata_map
         if NOTE not in notes:
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        return cls(session, Artefact.from_json(notes[NOTE], str(path)))
+        return cls(session, verify_content(path, Artefact.from_json(notes[NOTE], str(path))))
 
     @classmethod
     def of_graph(cls, graph: bytes, artefact: Artefact, device: torch.device) -> OnnxBackend:

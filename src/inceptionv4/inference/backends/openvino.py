@@ -13,6 +13,7 @@ import torch
 from inceptionv4.artefact import NOTE, Artefact, Precision, coarsest
 from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
+from inceptionv4.runtime.exported import verify_content
 
 HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "fp16": "f16"}
 """What OpenVINO is told to compute in. Left alone, it takes bf16 wherever the processor has it, and says nothing."""
@@ -77,7 +78,7 @@ class OpenVinoBackend(GraphBackend):
             raise CheckpointError(f"{path} is damaged, or its .bin is gone ({reason}); export it again") from None
         if not model.has_rt_info([NOTE]):
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        return cls(model, Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path)))
+        return cls(model, verify_content(path, Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path))))
 
     @classmethod
     def of_graph(cls, graph: bytes, artefact: Artefact) -> OpenVinoBackend:

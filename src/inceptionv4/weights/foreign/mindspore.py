@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import binascii
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.runtime.files import write_whole
+from inceptionv4.runtime.protobuf import encode_bytes, encode_varint, read_fields
 
 ENCRYPTED = (bytes.fromhex("d85e3a7f"), bytes.fromhex("d95e3a7f"))
 """What encrypted files begin with: AES in its modes GCM and CBC."""
@@ -29,8 +30,6 @@ TYPES = {
     "UInt8": np.uint8, "UInt16": np.uint16, "UInt32": np.uint32, "UInt64": np.uint64,
 }  # fmt: skip
 CHECKSUM = b"crc_num"
-VARINT, LENGTH = 0, 2
-"""Protobuf's wire types."""
 
 
 def read_mindspore(path: Path) -> dict[str, np.ndarray]:
@@ -44,7 +43,7 @@ def read_mindspore(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     try:
-        for number, value in _fields(_checked(content)):
+        for number, value in read_fields(_checked(content)):
             if number != 1 or not isinstance(value, memoryview):
                 raise ValueError(f"a field {number} where only tensors may be")
             tag, kind, shape, data = _value(value)
@@ -67,9 +66,9 @@ def write_mindspore(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             for tag, array in arrays.items():
-                dims = b"".join(b"\x08" + _varint(size) for size in array.shape)
-                tensor = dims + _bytes(2, names[array.dtype].encode()) + _bytes(3, array.tobytes())
-                file.write(_bytes(1, _bytes(1, tag.encode()) + _bytes(2, tensor)))
+                dims = b"".join(b"\x08" + encode_varint(size) for size in array.shape)
+                tensor = dims + encode_bytes(2, names[array.dtype].encode()) + encode_bytes(3, array.tobytes())
+                file.write(encode_bytes(1, encode_bytes(1, tag.encode()) + encode_bytes(2, tensor)))
 
     write_whole(path, write)
 
@@ -86,11 +85,11 @@ def _checked(content: memoryview) -> memoryview:
 def _value(message: memoryview) -> tuple[str, str, tuple[int, ...], memoryview]:
     """Tag, type, shape and content of a value; no type where it is a map or a text, which no network needs."""
     tag, kind, shape, data = "", "", [], memoryview(b"")
-    for number, value in _fields(message):
+    for number, value in read_fields(message):
         if number == 1 and isinstance(value, memoryview):
             tag = str(value, "utf-8")
         elif number == 2 and isinstance(value, memoryview):
-            for inner, part in _fields(value):
+            for inner, part in read_fields(value):
                 if inner == 1 and isinstance(part, int):
                     shape.append(part)
                 elif inner == 2 and isinstance(part, memoryview):
@@ -111,47 +110,3 @@ def _array(path: Path, tag: str, kind: str, shape: tuple[int, ...], parts: list[
     if kind == "BFloat16":  # the upper half of a float32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field: a number, or the bytes of a text, an array or an inner message."""
-    position = 0
-    while position < len(message):
-        key, position = _read_varint(message, position)
-        if key & 7 == VARINT:
-            number, position = _read_varint(message, position)
-            yield key >> 3, number
-        elif key & 7 == LENGTH:
-            length, position = _read_varint(message, position)
-            if length > len(message) - position:
-                raise ValueError("it is cut short")
-            yield key >> 3, message[position : position + length]
-            position += length
-        else:
-            raise ValueError(f"a field of the kind {key & 7}")
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise ValueError("it is cut short")
-        byte = message[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    raise ValueError("a number of more than ten bytes")
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _bytes(field: int, content: bytes) -> bytes:
-    return _varint(field << 3 | LENGTH) + _varint(len(content)) + content

@@ -6,8 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from inceptionv4.artefact import NOTE as EXPORTED
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError
 from inceptionv4.imagenet import class_names
+from inceptionv4.runtime.exported import verify_content
 from inceptionv4.spec import NOTE, ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import CLASSES, Report, assemble, recognize
@@ -31,6 +34,8 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
     if as_onnx:
         weights, architecture, report, notes = read_onnx(path)
         preprocessing = INCEPTION
+        if EXPORTED in notes:
+            verify_content(path, Artefact.from_json(notes[EXPORTED], str(path)))
     else:
         found = read_arrays(path)
         try:
