@@ -90,6 +90,10 @@ def test_any_value_survives_yaml(number: float, text: str, flag: bool) -> None:
         ("image:\n  size: 99\nimage: {size: 75}", r"image is given twice, in lines 1 and 3 of my.yaml"),
         ("a: [1", r"my.yaml:1 is not YAML"),
         ("- 1", r"my.yaml:1 must be `key: value` pairs"),
+        ("image: &a\n  size: 99\nb: {c: *a, d: *a}", r"my.yaml: an alias repeats what begins in line 1; write it out"),
+        ("image:\n  mean: &m [*m]", r"my.yaml: an alias repeats what begins in line 2"),
+        ("image: &a {size: *a}", r"my.yaml: an alias repeats what begins in line 1"),
+        (f"seed: {'[' * 50_000}", r"my.yaml is no file of settings: it is nested too deeply"),
     ],
 )
 def test_a_bad_setting_says_what_where_and_how_to_mend_it(text: str, message: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import types
 import typing
@@ -71,7 +72,7 @@ def read_yaml(text: str, source: str) -> dict[str, Given]:
     """Flatten a YAML mapping of mappings; `source` names it in errors.
 
     Raises:
-        ConfigError: not YAML, not a mapping, or a key given twice.
+        ConfigError: not YAML, not a mapping, a key given twice, or a mapping or list repeated by an alias.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -79,11 +80,28 @@ def read_yaml(text: str, source: str) -> dict[str, Given]:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{source}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source} is no file of settings: it is nested too deeply") from None
     given: dict[str, Given] = {}
     if root is None:
         return given
+    _refuse_aliases(root, source)
     _flatten(root, "", source, given)
     return given
+
+
+def _refuse_aliases(root: yaml.Node, source: str) -> None:
+    """Raise ConfigError where an alias repeats a mapping or list: a few lines of them are billions of values."""
+    seen: set[int] = set()
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.CollectionNode):
+            if id(node) in seen:
+                line = node.start_mark.line + 1
+                raise ConfigError(f"{source}: an alias repeats what begins in line {line}; write it out instead")
+            seen.add(id(node))
+            nodes += itertools.chain(*node.value) if isinstance(node, yaml.MappingNode) else node.value
 
 
 def _flatten(node: yaml.Node, prefix: str, source: str, given: dict[str, Given]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,34 @@ def test_the_checksum_is_of_all_but_the_description(copy: Path) -> None:
     graph.doc_string = "another"
     onnx.save(graph, copy / "m.onnx")
     assert hash_content(copy / "m.onnx") != before
+
+
+def _describe_anew(path: Path) -> None:
+    """Write the checksum that the file has now into its own description, as whoever can write the file can."""
+    if path.suffix == ".onnx":
+        graph = onnx.load(path)
+        entry = next(entry for entry in graph.metadata_props if entry.key == NOTE)
+        entry.value = json.dumps(json.loads(entry.value) | {"content": hash_content(path)})
+        onnx.save(graph, path)
+    else:
+        text = path.read_text()
+        before = re.search(r"&quot;content&quot;: &quot;(\w+)&quot;", text)
+        assert before is not None
+        path.write_text(text.replace(before[1], hash_content(path)))
+
+
+def test_operators_of_others_are_refused_by_the_runtime(copy: Path) -> None:
+    """A checksum is no signature: a forged one is accepted, and then no library is loaded for unknown operators."""
+    graph = onnx.load(copy / "m.onnx")
+    relu = next(node for node in graph.graph.node if node.op_type == "Relu")
+    relu.op_type, relu.domain = "Run", "evil.example"
+    graph.opset_import.add(domain="evil.example", version=1)
+    onnx.save(graph, copy / "m.onnx")
+    _describe_anew(copy / "m.onnx")
+    xml = copy / "m.xml"
+    xml.write_text(xml.read_text().replace('type="ReLU" version="opset1"', 'type="Run" version="evil"', 1))
+    _describe_anew(xml)
+    for path in (copy / "m.onnx", xml):
+        with pytest.raises(CheckpointError) as error:
+            open_backend(path)
+        assert "SHA-256" not in str(error.value)
