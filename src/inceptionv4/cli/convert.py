@@ -37,17 +37,21 @@ def convert(
         A text file with a class a line, for weights that come without names.
     """
     from inceptionv4.errors import UsageError
+    from inceptionv4.runtime.exported import sidecar
     from inceptionv4.weights.convert import convert as run
     from inceptionv4.weights.write import format_of
 
     if output.exists() and not output.is_dir() and output.samefile(source):
         raise UsageError(f"{output} is the source; name another file")
-    checkpoint, report = run(source, output, to or format_of(output), classes)
+    form = to or format_of(output)
+    checkpoint, report = run(source, output, form, classes)
     if report is not None:
         print(report)
     spec = checkpoint.spec
     some = ", ".join(spec.classes[:3]) + (", ..." if len(spec.classes) > 3 else "")
     print(f"{output}: {len(spec.classes)} classes ({some}), {spec.preprocessing.describe()}")
+    if form == "mindspore":
+        print(f"{sidecar(output)}: its classes and preprocessing, which it has no place for; keep both together")
 
 
 @app.command

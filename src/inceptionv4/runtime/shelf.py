@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,11 +155,46 @@ def bring(place: Place) -> Path:
     object = find(str(place))
     if object is None:
         raise StorageError(f"{place} is not there; look with `aws s3 ls` or the like what is")
+    return _bring(object)
+
+
+def bring_with(uri: str, names: Iterable[str]) -> Path:
+    """The file of the object at `uri`, by its own name, with files beside it of those objects beside it that are called
+    one of `names` and exist. They are links, in a folder for these very versions of the objects.
+
+    Raises:
+        StorageError: there is no such object, or no room, or the storage cannot be reached, or refuses.
+        RunError: the disk is full.
+    """
+    folder_uri = uri.rpartition("/")[0]
+    objects = [object for name in names if (object := find(f"{folder_uri}/{name}")) is not None]
+    if (named := find(uri)) is None:
+        raise StorageError(f"{uri} is not there; look with `aws s3 ls` or the like what is")
+    objects.append(named)
+    versions = "\n".join(f"{object.uri} {object.size} {object.version}" for object in objects)
+    folder = cache_folder() / "models" / hashlib.sha256(versions.encode()).hexdigest()[:24]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for object in objects:
+            link = folder / f".{object.name}.{os.getpid()}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(_bring(object))
+            link.replace(folder / object.name)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {folder}: {error.strerror or error}; set XDG_CACHE_HOME to another disk"
+        ) from None
+    return folder / named.name
+
+
+def _bring(object: Object) -> Path:
     shelf = Shelf()
     shelf.limit = max(shelf.limit, object.size)  # what was asked for by name is fetched in any case
     path = shelf.fetch(object)
     if path is None:
-        raise StorageError(f"no room for {place}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there")
+        raise StorageError(
+            f"no room for {object.uri}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there"
+        )
     return path
 
 

@@ -66,6 +66,18 @@ def find_in_folder(folder: Path) -> Path | None:
     return None
 
 
+def count_classes(path: Path) -> int | None:
+    """The number of classes that a config.json of timm's gives; None if there is no such file, or it gives none."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # `read_config` has the words for a damaged one
+    if not isinstance(config, dict):
+        return None
+    names, count = config.get("label_names"), config.get("num_classes")
+    return len(names) if isinstance(names, list) else count if isinstance(count, int) else None
+
+
 def read_config(path: Path, spec: ModelSpec) -> dict[str, Any]:
     """What a config.json of timm's says of classes and preprocessing, as changes to `spec`.
 

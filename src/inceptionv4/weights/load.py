@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,13 +12,13 @@ from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import storage
-from inceptionv4.runtime.shelf import bring
+from inceptionv4.runtime.shelf import bring_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
 from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.foreign.read import read_foreign
-from inceptionv4.weights.huggingface import download, find_in_folder, is_on_hub
+from inceptionv4.weights.huggingface import CONFIG, WEIGHTS, download, find_in_folder, is_on_hub
 
 BEST = Path("checkpoints/best.safetensors")
 LAST = Path("checkpoints/last.safetensors")
@@ -27,7 +29,9 @@ POINTER = Path("checkpoints/last")
 def find_model(model: str | Path) -> Path:
     """The file of weights that `model` names: itself, a run folder's best, the best of the newest in a folder of runs,
     that of a folder as on the Hugging Face hub, or one on the hub (`hf-hub:OWNER/NAME`), which is fetched, as is one in
-    object storage, a file or a run folder.
+    object storage, a file or a run folder, with what describes it beside it.
+
+    Where the newest of several runs has no checkpoint yet, a line on standard error says which one is taken.
 
     Raises:
         UsageError: there is none.
@@ -36,17 +40,21 @@ def find_model(model: str | Path) -> Path:
     if is_on_hub(str(model)):
         return download(str(model))
     if is_uri(model):
-        return bring(_find_object(str(model)))
+        uri = _find_object(str(model))
+        name = uri.rpartition("/")[2]
+        openvino = [f"{name[:-4]}.bin"] if name.lower().endswith(".xml") else []
+        return bring_with(uri, [CONFIG, f"{name}.json", *openvino])
     path = Path(plain(model))
     if path.is_file():
         return path
-    runs = [path, *sorted((run for run in path.glob("[0-9]*") if run.name.isdigit()), key=lambda run: -int(run.name))]
-    for run in runs:
-        for name in (BEST, LAST):
-            if (run / name).is_file():
-                return run / name
-    if weights := find_in_folder(path):
-        return weights
+    numbered = sorted((run for run in path.glob("[0-9]*") if run.name.isdigit()), key=lambda run: -int(run.name))
+    for folder in (path, *numbered):
+        for weights in (BEST, LAST):
+            if (folder / weights).is_file():
+                _say_which(folder, numbered)
+                return folder / weights
+    if found := find_in_folder(path):
+        return found
     if path.is_dir():
         raise UsageError(f"{path} holds no trained model: expected {path / BEST}, which a finished epoch writes")
     raise UsageError(f"no model at {path}; give a run folder such as runs/digits/1, a file of weights, or hf-hub:NAME")
@@ -57,16 +65,30 @@ def _find_object(uri: str) -> str:
     if storage.find(uri) is not None:
         return uri
     uri = uri.rstrip("/")
-    names = {object.uri[len(uri) + 1 :] for object in storage.list_objects(uri)}
-    numbers = {name.partition("/")[0] for name in names}
-    runs = ["", *(f"{number}/" for number in sorted(filter(str.isdigit, numbers), key=int, reverse=True))]
-    for run in runs:
-        if run + BEST.as_posix() in names:
-            return f"{uri}/{run}{BEST.as_posix()}"
-        if run + POINTER.as_posix() in names:
-            newest = storage.read_all(f"{uri}/{run}{POINTER.as_posix()}").decode().strip()
-            return f"{uri}/{run}{POINTER.parent.as_posix()}/{newest}"
+    names = {object.uri for object in storage.list_objects(uri)}
+    numbers = {name[len(uri) + 1 :].partition("/")[0] for name in names}
+    numbered = [f"{uri}/{number}" for number in sorted(filter(str.isdigit, numbers), key=int, reverse=True)]
+    for run in (uri, *numbered):
+        pointer = f"{run}/{POINTER.as_posix()}"
+        if (best := f"{run}/{BEST.as_posix()}") in names:
+            _say_which(run, numbered)
+            return best
+        if pointer in names:
+            _say_which(run, numbered)
+            return f"{pointer.rpartition('/')[0]}/{storage.read_all(pointer).decode(errors='replace').strip()}"
+    if f"{uri}/{CONFIG}" in names:
+        for weights in WEIGHTS:
+            if f"{uri}/{weights}" in names:
+                return f"{uri}/{weights}"
     raise UsageError(f"no model at {uri}; give a run folder such as s3://bucket/runs/digits/1, or a file of weights")
+
+
+def _say_which(run: str | Path, numbered: Sequence[str | Path]) -> None:
+    """Say on standard error if `run` answers though newer ones of `numbered`, the newest first, have no checkpoint."""
+    newer = [str(other) for other in numbered[: numbered.index(run)]] if run in numbered else []
+    if newer:
+        have = "have" if len(newer) > 1 else "has"
+        print(f"{', '.join(newer)} {have} no checkpoint yet: taking {run}", file=sys.stderr)
 
 
 def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:

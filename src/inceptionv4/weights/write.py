@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import RunError, UsageError
-from inceptionv4.runtime.files import write_text, write_whole
-from inceptionv4.spec import NOTE
+from inceptionv4.runtime.files import write_text, write_together, write_whole
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.foreign.mindspore import write_mindspore
 from inceptionv4.weights.foreign.origins import MINDCV, TIMM, Origin, our_convolutions
 from inceptionv4.weights.huggingface import CONFIG, WEIGHTS, make_card, make_config
+from inceptionv4.weights.notes import make_notes, write_notes
 
 
 def renamed(checkpoint: Checkpoint, origin: Origin) -> dict[str, Tensor]:
@@ -55,17 +55,22 @@ def write_ours(checkpoint: Checkpoint, path: Path) -> None:
 def write_timm(checkpoint: Checkpoint, path: Path) -> None:
     """One safetensors file with timm's names, for `load_state_dict(..., strict=True)`."""
     tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint, TIMM).items()}
-    metadata = {"format": "pt", NOTE: checkpoint.spec.to_json()}
+    metadata = {"format": "pt", **make_notes(checkpoint)}
     write_whole(path, lambda temporary: safetensors.torch.save_file(tensors, temporary, metadata))
 
 
 def write_mindspore_ckpt(checkpoint: Checkpoint, path: Path) -> None:
-    """A `.ckpt` with MindCV's names, for MindSpore's `load_checkpoint`."""
+    """A `.ckpt` with MindCV's names, for MindSpore's `load_checkpoint`, and our notes on it beside it."""
     arrays = {
         name: np.ascontiguousarray(tensor.to(torch.float32).numpy())
         for name, tensor in renamed(checkpoint, MINDCV).items()
     }
-    write_mindspore(arrays, path)
+
+    def write(made: Path) -> None:
+        write_mindspore(arrays, made)
+        write_notes(made, checkpoint)
+
+    write_together(path, write)
 
 
 def write_folder(checkpoint: Checkpoint, folder: Path) -> None:

@@ -52,15 +52,15 @@ class Report:
         return "\n".join(lines)
 
 
-def recognize(arrays: Mapping[str, Array]) -> Origin:
-    """Whose names these are.
+def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Origin:
+    """Whose names these are. `classes` is their number, where the file or one beside it says it.
 
     Raises:
         CheckpointError: nobody's that is known.
     """
     for origin in ORIGINS:
         if origin.convolutions[0] + origin.conv in arrays:
-            if origin is TIMM and TIMM.head[1] in arrays and len(arrays[TIMM.head[1]]) == BACKGROUND:
+            if origin is TIMM and _has_background(arrays, TIMM, classes):
                 return CADENE
             return origin
     some = ", ".join(list(arrays)[:3]) or "none"
@@ -70,20 +70,28 @@ def recognize(arrays: Mapping[str, Array]) -> Origin:
     )
 
 
+def _has_background(arrays: Mapping[str, Array], origin: Origin, classes: int | None) -> bool:
+    """True if the first of 1001 outputs is for images of nothing, and not a class like the others."""
+    bias = origin.head[1]
+    return bias in arrays and len(arrays[bias]) == BACKGROUND and classes != BACKGROUND
+
+
 def assemble(
-    arrays: Mapping[str, Array], origin: Origin, dtype: torch.dtype = torch.float32
+    arrays: Mapping[str, Array], origin: Origin, dtype: torch.dtype = torch.float32, classes: int | None = None
 ) -> tuple[dict[str, Tensor], Report]:
-    """Weights by the names of our network, in `dtype`, and what became of each array.
+    """Weights by the names of our network, in `dtype`, and what became of each array. `classes` is their number, where
+    the file or one beside it says it; else the first of 1001 is taken for the background and dropped.
 
     Raises:
         CheckpointError: an array is missing, of the wrong shape, or there for no known reason.
     """
-    return _Assembly(arrays, origin).finish(dtype)
+    return _Assembly(arrays, origin, classes).finish(dtype)
 
 
 class _Assembly:
-    def __init__(self, arrays: Mapping[str, Array], origin: Origin) -> None:
+    def __init__(self, arrays: Mapping[str, Array], origin: Origin, classes: int | None) -> None:
         self.arrays, self.origin = arrays, origin
+        self.background = _has_background(arrays, origin, classes)
         self.report = Report(origin.name)
         self.missing: list[str] = []
         self.used: set[str] = set()
@@ -148,11 +156,10 @@ class _Assembly:
     def _head(self) -> tuple[Tensor, Tensor]:
         """Weights `(classes, features)` and biases `(classes,)` of the classifier, folded."""
         names = self.origin.head
-        background = names[1] in self.arrays and len(self.arrays[names[1]]) == BACKGROUND
         words = {
             ZOO: "norms before and after the classifier",
             PADDLE: "dropout that shrinks features by 0.8",
-        }.get(self.origin, DROPPED if background else None)
+        }.get(self.origin, DROPPED if self.background else None)
         weight = self._take(names[0], words)
         bias = self._take(names[1], None if self.origin is PADDLE else words)
         if self.origin.layout != "torch":
@@ -167,7 +174,7 @@ class _Assembly:
                 weight = weight.double() * scale
                 scale, shift = after
                 weight, bias = scale[:, None] * weight, scale * bias + shift
-        if background:
+        if self.background:
             weight, bias = weight[1:], bias[1:]
         return weight, bias
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,33 +16,38 @@ from inceptionv4.weights.foreign.assemble import CLASSES, Report, assemble, reco
 from inceptionv4.weights.foreign.containers import is_onnx, read_arrays
 from inceptionv4.weights.foreign.onnx import read_onnx
 from inceptionv4.weights.foreign.origins import INCEPTION
-from inceptionv4.weights.huggingface import CONFIG, read_config
+from inceptionv4.weights.huggingface import CONFIG, count_classes, read_config
+from inceptionv4.weights.notes import read_notes, read_spec, read_training
 
 
 def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
     """An Inception-v4 that another project wrote, in whatever of the known forms it is; a file is known by its content.
 
-    1000 classes are taken for ImageNet's, any other number is numbered. A note of ours in the file says better, and the
-    config.json of a Hugging Face folder best.
+    1000 classes are taken for ImageNet's, any other number is numbered. Notes of ours in the file or beside it say
+    better, and the config.json of a Hugging Face folder best.
 
     Raises:
         CheckpointError: damaged, of no known form, another network, or one with arrays that nothing explains.
         UsageError: a package that reads this kind of file is not installed.
     """
-    as_onnx = is_onnx(path)
-    if as_onnx:
+    config = path.parent / CONFIG
+    if is_onnx(path):
         weights, architecture, report, notes = read_onnx(path)
         preprocessing = INCEPTION
+        noted = read_spec(path, notes)
         if EXPORTED in notes:
             verify_content(path, Artefact.from_json(notes[EXPORTED], str(path)))
     else:
         found = read_arrays(path)
+        notes = {**found.notes, **read_notes(path)}
+        noted = read_spec(path, notes)
+        declared = len(noted.classes) if noted else count_classes(config)
         try:
-            origin = recognize(found.arrays)
-            weights, report = assemble(found.arrays, origin)
+            origin = recognize(found.arrays, declared)
+            weights, report = assemble(found.arrays, origin, classes=declared)
         except CheckpointError as error:
             raise CheckpointError(f"{path} ({found.container}): {error}") from None
-        architecture, preprocessing, notes = origin.architecture, origin.preprocessing, dict(found.notes)
+        architecture, preprocessing = origin.architecture, origin.preprocessing
     classes = len(weights["classifier.bias"])
     spec = ModelSpec(
         classes=class_names() if classes == CLASSES else tuple(map(str, range(classes))),
@@ -51,18 +55,10 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
         preprocessing=preprocessing,
         origin=f"{report.origin}: {path.name}",
     )
-    if NOTE in notes:
-        spec = _read_note(path, notes[NOTE], spec)
-    if (config := path.parent / CONFIG).is_file() and not as_onnx:
+    if noted is not None:
+        if len(noted.classes) != classes or noted.architecture != architecture:
+            raise CheckpointError(f"{path}: its note {NOTE} is of another model: {len(noted.classes)} classes")
+        spec = noted
+    if config.is_file() and not is_onnx(path):
         spec = replace(spec, **read_config(config, spec))
-    return Checkpoint(weights, spec), report
-
-
-def _read_note(path: Path, note: str, found: ModelSpec) -> ModelSpec:
-    try:
-        spec = ModelSpec.from_dict(json.loads(note))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its note {NOTE} cannot be read: {error}") from None
-    if len(spec.classes) != len(found.classes) or spec.architecture != found.architecture:
-        raise CheckpointError(f"{path}: its note {NOTE} is of another model: {len(spec.classes)} classes")
-    return spec
+    return Checkpoint(weights, spec, read_training(path, notes)), report
