@@ -167,10 +167,7 @@ def build(kind: type[S], given: Mapping[str, Given], prefix: str = "") -> S:
         ConfigError: an unknown key (with the nearest known one), a wrong type or a value out of range.
     """
     if not prefix:
-        known = list(keys(kind))
-        for key, item in given.items():
-            if key not in known:
-                raise ConfigError(f"unknown setting {key} ({item.where}){_did_you_mean(key, known)}")
+        _check_known(given, list(keys(kind)))
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -189,6 +186,23 @@ def build(kind: type[S], given: Mapping[str, Given], prefix: str = "") -> S:
                 raise ConfigError(f"{error} ({where})") from None
             values[field.name] = value
     return kind(**values)
+
+
+def change(section: S, given: Mapping[str, Given], prefix: str) -> S:
+    """A copy of `section`, whose keys begin with `prefix` in `given`, with what is given.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a wrong type or a value out of range.
+    """
+    own = {key: Given(value, "as it was") for key, value in flatten(section, prefix).items()}
+    _check_known(given, list(own))
+    return build(type(section), {**own, **given}, prefix)
+
+
+def _check_known(given: Mapping[str, Given], known: list[str]) -> None:
+    for key, item in given.items():
+        if key not in known:
+            raise ConfigError(f"unknown setting {key} ({item.where}){_did_you_mean(key, known)}")
 
 
 def keys(kind: type[Section], prefix: str = "") -> Iterator[str]:

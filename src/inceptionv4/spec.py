@@ -12,6 +12,7 @@ from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.settings import Section, setting
 
 Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
 MOST_PIXELS = 2**13
 """Of a side of the network's input: a batch of two takes 1.6 GB then, before the first layer."""
 NOTE = "inceptionv4.spec"
@@ -22,12 +23,17 @@ NOTE = "inceptionv4.spec"
 class Preprocessing(Section):
     """How an image becomes the network's input when nothing is random. The defaults are those of the ImageNet weights.
 
-    The shorter side is resized to `floor(size / crop)` pixels, the central `size` x `size` square is cut out,
-    and a value v of 0..255 becomes `(v / 255 - mean) / std`.
+    An image is resized for a side of `floor(size / crop)` pixels, the central `size` x `size` square is cut out, and a
+    value v of 0..255 becomes `(v / 255 - mean) / std`. `crop_mode` is timm's, and says which side:
+
+        center  the shorter one, in proportion: the ends of the longer side are cut off
+        squash  both, out of proportion: with `crop` 1 the whole image is seen
+        border  the longer one, in proportion, with borders in the colour `mean`: with `crop` 1 the whole image is seen
     """
 
     size: int = setting(299, "height and width of the network's input, px", at_least=75, at_most=MOST_PIXELS)
-    crop: float = setting(0.875, "share of the shorter side that the evaluated square covers", above=0, at_most=1)
+    crop: float = setting(0.875, "share of the resized side that the evaluated square covers", above=0, at_most=1)
+    crop_mode: CropMode = setting("center", "center: the middle square; squash or border: the whole image, with crop 1")
     interpolation: Interpolation = setting("bicubic", "bilinear or bicubic")
     mean: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "subtracted, of values in 0..1")
     std: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "divided by", above=0)
@@ -40,7 +46,8 @@ class Preprocessing(Section):
             return " ".join(f"{number:g}" for number in (numbers[:1] if len(set(numbers)) == 1 else numbers))
 
         crop, mean, std = f"{self.crop:.3g}", values(self.mean), values(self.std)
-        return f"{self.size} px, crop {crop}, {self.interpolation}, mean {mean}, std {std}"
+        mode = f" ({self.crop_mode})" if self.crop_mode != "center" else ""
+        return f"{self.size} px, crop {crop}{mode}, {self.interpolation}, mean {mean}, std {std}"
 
 
 @dataclass(frozen=True, kw_only=True)

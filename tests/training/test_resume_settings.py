@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {
     "data.workers": 3,
     "image.size": 331,
     "image.crop": 0.8,
+    "image.crop_mode": "border",
     "image.mean": [0.5, 0.5, 0.4],
     "image.std": [0.5, 0.5, 0.4],
     "image.interpolation": "bilinear",

@@ -7,9 +7,12 @@ from typing import Literal
 
 from cyclopts import App
 
+from inceptionv4.cli.console import Setting
+
 app = App(
     name="convert",
-    help="Weights of another project to ours or back; `convert config` for settings of MindSpore's model zoo.",
+    help="Weights of another project to ours or back. --image.size, --image.crop_mode and so on, as for `train`, say "
+    "how images are prepared, where the weights do not. `convert config` is for settings of MindSpore's model zoo.",
 )
 
 
@@ -18,7 +21,7 @@ def convert(
     source: str,
     output: Path,
     /,
-    *,
+    *settings: Setting,
     to: Literal["inceptionv4", "timm", "mindspore", "huggingface"] | None = None,
     classes: Path | None = None,
 ) -> None:
@@ -38,13 +41,14 @@ def convert(
     """
     from inceptionv4.errors import UsageError
     from inceptionv4.runtime.exported import sidecar
+    from inceptionv4.settings import read_options
     from inceptionv4.weights.convert import convert as run
     from inceptionv4.weights.write import format_of
 
     if output.exists() and not output.is_dir() and output.samefile(source):
         raise UsageError(f"{output} is the source; name another file")
     form = to or format_of(output)
-    checkpoint, report = run(source, output, form, classes)
+    checkpoint, report = run(source, output, form, classes, read_options(settings))
     if report is not None:
         print(report)
     spec = checkpoint.spec

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from inceptionv4.data.transforms import RESAMPLING, evaluation_crop, resize_shorter
+from inceptionv4.errors import UsageError
 from inceptionv4.spec import Preprocessing
 
 Crops = Literal["flip", "crops12", "crops144"]
@@ -38,8 +39,22 @@ def count_views(crops: Crops | None) -> int:
     return 1 if crops is None else COUNTS[crops]
 
 
+def check_crops(crops: Crops | None, preprocessing: Preprocessing) -> None:
+    """Raise UsageError where crops are squares along the longer side, and the model was made to see all of it."""
+    if crops in ("crops12", "crops144") and preprocessing.crop_mode != "center":
+        raise UsageError(
+            f"{crops} takes squares along the longer side of an image, and this model sees images by crop_mode "
+            f"{preprocessing.crop_mode}; take flip, or no crops"
+        )
+
+
 def evaluation_views(image: Image.Image, preprocessing: Preprocessing, crops: Crops | None) -> np.ndarray:
-    """All views of an image, uint8 `(views, size, size, 3)`; one, the plain evaluation's, if `crops` is None."""
+    """All views of an image, uint8 `(views, size, size, 3)`; one, the plain evaluation's, if `crops` is None.
+
+    Raises:
+        UsageError: as `check_crops`.
+    """
+    check_crops(crops, preprocessing)
     if crops is None:
         return evaluation_crop(image, preprocessing)[None]
     if crops == "flip":

@@ -20,14 +20,34 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def evaluation_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    """Resize the shorter side to `floor(size / crop)`, cut out the central square: uint8 `(size, size, 3)`.
+    """Resize as `crop_mode` says and cut out the central square: uint8 `(size, size, 3)`.
 
-    Pixel for pixel what torchvision's and timm's `Resize` and `CenterCrop` give on a Pillow image.
+    Pixel for pixel what timm's evaluation transform gives on a Pillow image, which for `center` is torchvision's
+    `Resize` and `CenterCrop`.
     """
-    size = preprocessing.size
-    resized = resize_shorter(image, math.floor(size / preprocessing.crop), preprocessing)
+    size, side = preprocessing.size, math.floor(preprocessing.size / preprocessing.crop)
+    match preprocessing.crop_mode:
+        case "center":
+            resized = resize_shorter(image, side, preprocessing)
+        case "squash":
+            resized = image.resize((side, side), RESAMPLING[preprocessing.interpolation])
+        case "border":
+            longest = max(image.size) / side
+            scaled = (max(1, round(image.width / longest)), max(1, round(image.height / longest)))
+            resized = image.resize(scaled, RESAMPLING[preprocessing.interpolation])
+            if resized.width < size or resized.height < size:
+                resized = _with_borders(resized, preprocessing)
     left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def _with_borders(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """`image` in the middle of one whose sides are at least `size`, on the colour that becomes about 0."""
+    width, height = (max(side, preprocessing.size) for side in image.size)
+    colour = tuple(min(max(round(255 * mean), 0), 255) for mean in preprocessing.mean)
+    canvas = Image.new("RGB", (width, height), colour)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
 
 
 def resize_shorter(image: Image.Image, short: int, preprocessing: Preprocessing) -> Image.Image:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inceptionv4.artefact import Precision
 from inceptionv4.config import PrecisionOption, RuntimeOption
-from inceptionv4.data.crops import Crops, count_views
+from inceptionv4.data.crops import Crops, check_crops, count_views
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import Batch, evaluation_batches
 from inceptionv4.data.options import AS_FOUND, ReadOptions, recorded_options
@@ -142,11 +142,13 @@ def evaluate_backend(
     batch had; it is called equally often on all ranks.
 
     Raises:
+        UsageError: the model does not see images so that there are crops `tta` of them.
         ImageError: an image cannot be decoded, by whichever rank; all of them raise it.
     """
     failures: list[ImageError] = []
     sums = Sums()
     ranks = Ranks() if ranks is None else ranks
+    check_crops(tta, backend.spec.preprocessing)
     views = count_views(tta)
     batch_size = max(1, backend.batch_size // views)
     shared = evaluation_batches(

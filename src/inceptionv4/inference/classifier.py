@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.ahead import prepared
-from inceptionv4.data.crops import Crops, count_views, evaluation_views
+from inceptionv4.data.crops import Crops, check_crops, count_views, evaluation_views
 from inceptionv4.data.decode import decode
 from inceptionv4.data.transforms import as_batch
 from inceptionv4.errors import ImageError, UsageError
@@ -121,6 +121,7 @@ class Classifier:
             raise UsageError(f"top must be 1 or more, got {top}")
         if tta is not None and tta not in get_args(Crops):
             raise UsageError(f"tta must be one of {', '.join(get_args(Crops))}, or None, got {tta!r}")
+        check_crops(tta, self.spec.preprocessing)
         if embed:
             self._embedder()
         return self._predict(_found(images), top, tta, embed)

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from inceptionv4.class_names import read_class_names
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.settings import Given, change
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.load import read_model
 from inceptionv4.weights.write import FORMATS
 
 
-def convert(source: str, output: Path, form: str, classes: Path | None = None) -> tuple[Checkpoint, Report | None]:
-    """Read the weights that `source` names, give them the names in the file `classes`, if any, write them as `form`.
+def convert(
+    source: str, output: Path, form: str, classes: Path | None = None, image: Mapping[str, Given] | None = None
+) -> tuple[Checkpoint, Report | None]:
+    """Read the weights that `source` names, give them the names in the file `classes`, if any, and the preprocessing in
+    `image`, by the keys `image.size` and so on, where it says another than theirs; write them as `form`.
 
     Returns what was written, and what became of each array of another project's file.
 
     Raises:
         UsageError: no such weights, or `classes` does not name them all, or the form cannot hold the network.
+        ConfigError: `image` has an unknown key, or a value that is out of range.
         CheckpointError: the weights are damaged, or no Inception-v4.
         RunError: the output cannot be written.
     """
     checkpoint, report = read_model(source)
     if classes is not None:
         checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, classes=_names(classes, checkpoint)))
+    if image:
+        preprocessing = change(checkpoint.spec.preprocessing, image, "image.")
+        checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, preprocessing=preprocessing))
     FORMATS[form](checkpoint, output)
     return checkpoint, report
 

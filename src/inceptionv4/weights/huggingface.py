@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inceptionv4.errors import CheckpointError, ConfigError, UsageError
+from inceptionv4.errors import UsageError
 from inceptionv4.spec import ModelSpec
+from inceptionv4.weights.timm_config import CONFIG, read_config
+
+__all__ = ["download", "find_in_folder", "is_on_hub", "make_card", "read_config"]
 
 PREFIXES = ("hf-hub:", "hf_hub:")
-CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """In the order in which they are preferred."""
 
@@ -66,79 +66,6 @@ def find_in_folder(folder: Path) -> Path | None:
     return None
 
 
-def count_classes(path: Path) -> int | None:
-    """The number of classes that a config.json of timm's gives; None if there is no such file, or it gives none."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None  # `read_config` has the words for a damaged one
-    if not isinstance(config, dict):
-        return None
-    names, count = config.get("label_names"), config.get("num_classes")
-    return len(names) if isinstance(names, list) else count if isinstance(count, int) else None
-
-
-def read_config(path: Path, spec: ModelSpec) -> dict[str, Any]:
-    """What a config.json of timm's says of classes and preprocessing, as changes to `spec`.
-
-    Raises:
-        CheckpointError: it is no JSON, or of another network, or contradicts the weights.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        known = {**config, **config.get("pretrained_cfg", {})}
-        architecture = config.get("architecture", "inception_v4")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from None
-    if architecture != "inception_v4":
-        raise CheckpointError(f"{path} describes {architecture!r}; this package runs inception_v4")
-    changes: dict[str, Any] = {}
-    names = known.get("label_names")
-    if isinstance(names, list):
-        if len(names) != len(spec.classes):
-            raise CheckpointError(f"{path} names {len(names)} classes, the weights have {len(spec.classes)}")
-        changes["classes"] = tuple(map(str, names))
-    pixels: dict[str, Any] = {"crop": known.get("crop_pct"), "interpolation": known.get("interpolation")}
-    pixels |= {name: tuple(known[name]) for name in ("mean", "std") if name in known}
-    if "input_size" in known:
-        pixels["size"] = known["input_size"][-1]
-    try:
-        changes["preprocessing"] = replace(
-            spec.preprocessing, **{name: value for name, value in pixels.items() if value is not None}
-        )
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    return changes
-
-
-def make_config(spec: ModelSpec) -> str:
-    """The config.json that timm reads `spec` from."""
-    pixels = spec.preprocessing
-    return json.dumps(
-        {
-            "architecture": "inception_v4",
-            "num_classes": len(spec.classes),
-            "num_features": 1536,
-            "label_names": list(spec.classes),
-            "pretrained_cfg": {
-                "input_size": [3, pixels.size, pixels.size],
-                "fixed_input_size": False,
-                "interpolation": pixels.interpolation,
-                "crop_pct": pixels.crop,
-                "crop_mode": "center",
-                "mean": list(pixels.mean),
-                "std": list(pixels.std),
-                "num_classes": len(spec.classes),
-                "first_conv": "features.0.conv",
-                "classifier": "last_linear",
-                "custom_load": False,
-            },
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
-
-
 def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
     """A README.md with the hub's front matter: what the model is, how good it is, how it is used."""
     pixels = spec.preprocessing
@@ -157,9 +84,14 @@ def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
     ]
     if "top1" in metrics:
         lines += [f"Top-1 on the held-out images: {metrics['top1']:.2%}.", ""]
+    side = {
+        "center": "the shorter side of an image becomes {} pixels",
+        "squash": "both sides of an image become {} pixels, out of proportion",
+        "border": "the longer side of an image becomes {} pixels, with borders in the colour of the mean",
+    }[pixels.crop_mode].format(int(pixels.size / pixels.crop))
     lines += [
-        f"The shorter side of an image becomes {int(pixels.size / pixels.crop)} pixels ({pixels.interpolation}), the "
-        f"central square is cut out, and values in 0..1 become (value - {list(pixels.mean)}) / {list(pixels.std)}.",
+        f"{side.capitalize()} ({pixels.interpolation}), the central square of {pixels.size} pixels is cut out, and "
+        f"values in 0..1 become (value - {list(pixels.mean)}) / {list(pixels.std)}.",
         "",
         "```python",
         "import timm",

@@ -18,7 +18,8 @@ from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
 from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.foreign.read import read_foreign
-from inceptionv4.weights.huggingface import CONFIG, WEIGHTS, download, find_in_folder, is_on_hub
+from inceptionv4.weights.huggingface import WEIGHTS, download, find_in_folder, is_on_hub
+from inceptionv4.weights.timm_config import CONFIG
 
 BEST = Path("checkpoints/best.safetensors")
 LAST = Path("checkpoints/last.safetensors")

@@ -125,6 +125,20 @@ def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
 
 
 @torch.no_grad()
+def test_a_graph_brings_the_preprocessing_of_whoever_has_this_network(tmp_path: Path) -> None:
+    """Only PaddleClas has the one, and most have timm's weights for the other; the report says what is assumed."""
+    for architecture, crop, mean, whose in (
+        ("inception-v4", 0.875, 0.5, "timm"),
+        ("inception-v4-paddleclas", 299 / 320, 0.485, "PaddleClas"),
+    ):
+        plain_graph(randomize(InceptionV4(4, architecture=architecture)), tmp_path / "m.onnx", fold=True)
+        checkpoint, report = read_model(tmp_path / "m.onnx")
+        pixels = checkpoint.spec.preprocessing
+        assert (pixels.size, pixels.crop, pixels.mean[0]) == (299, crop, mean)
+        assert f"assumed: the preprocessing of {whose}'s published weights" in str(report)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("architecture", ["inception-v4", "inception-v4-paddleclas"])
 @pytest.mark.parametrize("fold", [False, True])
 def test_a_graph_of_any_names_with_norms_beside_or_within(tmp_path: Path, fold: bool, architecture: str) -> None:

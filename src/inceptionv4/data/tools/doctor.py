@@ -48,6 +48,7 @@ DIM = 16
 
 That of 12 bits in a file of 16 has no more.
 """
+SHOW_ALL = "; --image.crop_mode border --image.crop 1 shows all of it"
 HALF = 0.5
 """Share of a picture that is much to leave out."""
 
@@ -87,7 +88,7 @@ class Report:
     kinds: dict[str, int] = field(default_factory=dict)
     """How many are CMYK, grey, of 16 bits, transparent, animated, turned by their EXIF tag."""
     cut_off: tuple[float, float] = (0.0, 0.0)
-    """Mean and largest share of a picture that the evaluation's centre crop leaves out."""
+    """Mean and largest share of a picture that the evaluation's crop leaves out."""
 
     @property
     def failures(self) -> list[str]:
@@ -145,7 +146,8 @@ def findings(report: Report) -> list[Finding]:
         _finding("warning", "nearly black or white", report.blank,
                  f"99 of 100 pixels within {DIM} grey levels of black or white: damaged, or few bits in a deep file"),
         Finding("note" if mean_cut > HALF or largest_cut > HALF else "ok", "cut off in evaluation", 0,
-                f"the centre crop leaves out {mean_cut:.0%} of a picture on average, {largest_cut:.0%} at most"),
+                f"the crop leaves out {mean_cut:.0%} of a picture on average, {largest_cut:.0%} at most"
+                + (SHOW_ALL if mean_cut > HALF or largest_cut > HALF else "")),
         Finding("note" if report.kinds else "ok", "unusual kinds", sum(report.kinds.values()),
                 ", ".join(f"{count:,} {kind}" for kind, count in report.kinds.items()) or "none"),
     ]  # fmt: skip
@@ -283,9 +285,15 @@ def is_blank(picture: Image.Image) -> bool:
 
 def cut_off(sizes: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Of pictures of `sizes`, `(n, 2)` px: the share of each that `evaluation_crop` leaves out."""
-    short = math.floor(preprocessing.size / preprocessing.crop)
-    resized = np.floor(short * sizes / sizes.min(axis=1, keepdims=True))
-    kept: np.ndarray = preprocessing.size**2 / resized.prod(axis=1)
+    side = math.floor(preprocessing.size / preprocessing.crop)
+    match preprocessing.crop_mode:
+        case "center":
+            resized = np.floor(side * sizes / sizes.min(axis=1, keepdims=True))
+        case "squash":
+            resized = np.full(sizes.shape, side)
+        case "border":
+            resized = np.maximum(np.round(side * sizes / sizes.max(axis=1, keepdims=True)), 1)
+    kept: np.ndarray = np.minimum(resized, preprocessing.size).prod(axis=1) / resized.prod(axis=1)
     return 1 - kept
 
 

@@ -43,12 +43,15 @@ class Report:
     taken: int = 0
     folded: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    assumed: str = ""
+    """What the file does not say, and what is taken instead."""
 
     def __str__(self) -> str:
         lines = [f"{self.origin}: {self.taken + self.folded.total() + self.skipped.total()} arrays"]
         lines += [f"  {'as they are':<9} {self.taken:>5}"]
         lines += [f"  {'folded':<11} {count:>5}  {words}" for words, count in self.folded.items()]
         lines += [f"  {'skipped':<11} {count:>5}  {words}" for words, count in self.skipped.items()]
+        lines += [f"  assumed: {self.assumed}"] if self.assumed else []
         return "\n".join(lines)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from inceptionv4.artefact import NOTE as EXPORTED
 from inceptionv4.artefact import Artefact
@@ -15,9 +17,9 @@ from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import CLASSES, Report, assemble, recognize
 from inceptionv4.weights.foreign.containers import is_onnx, read_arrays
 from inceptionv4.weights.foreign.onnx import read_onnx
-from inceptionv4.weights.foreign.origins import INCEPTION
-from inceptionv4.weights.huggingface import CONFIG, count_classes, read_config
+from inceptionv4.weights.foreign.origins import INCEPTION, PADDLE
 from inceptionv4.weights.notes import read_notes, read_spec, read_training
+from inceptionv4.weights.timm_config import CONFIG, apply_config, count_classes, load_config
 
 
 def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
@@ -30,10 +32,11 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
         CheckpointError: damaged, of no known form, another network, or one with arrays that nothing explains.
         UsageError: a package that reads this kind of file is not installed.
     """
-    config = path.parent / CONFIG
-    if is_onnx(path):
+    as_onnx = is_onnx(path)
+    config = None if as_onnx else _read_config(path.with_name(CONFIG))
+    if as_onnx:
         weights, architecture, report, notes = read_onnx(path)
-        preprocessing = INCEPTION
+        preprocessing = PADDLE.preprocessing if architecture == PADDLE.architecture else INCEPTION
         noted = read_spec(path, notes)
         if EXPORTED in notes:
             verify_content(path, Artefact.from_json(notes[EXPORTED], str(path)))
@@ -41,7 +44,7 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
         found = read_arrays(path)
         notes = {**found.notes, **read_notes(path)}
         noted = read_spec(path, notes)
-        declared = len(noted.classes) if noted else count_classes(config)
+        declared = len(noted.classes) if noted else count_classes(config or {})
         try:
             origin = recognize(found.arrays, declared)
             weights, report = assemble(found.arrays, origin, classes=declared)
@@ -59,6 +62,19 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
         if len(noted.classes) != classes or noted.architecture != architecture:
             raise CheckpointError(f"{path}: its note {NOTE} is of another model: {len(noted.classes)} classes")
         spec = noted
-    if config.is_file() and not is_onnx(path):
-        spec = replace(spec, **read_config(config, spec))
+    if noted is None and config is None:
+        whose = "PaddleClas" if preprocessing is PADDLE.preprocessing else "timm" if as_onnx else report.origin
+        report.assumed = f"the preprocessing of {whose}'s published weights; --image.size and so on say another"
+    if config is not None:
+        spec = replace(spec, **apply_config(path.with_name(CONFIG), config, spec))
     return Checkpoint(weights, spec, read_training(path, notes)), report
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    """Timm's config beside weights; None if there is none. Of a file that is another program's a line is said."""
+    if not path.is_file():
+        return None
+    config = load_config(path)
+    if config is None:
+        print(f"{path} is not timm's and says nothing of these weights: not used", file=sys.stderr)
+    return config

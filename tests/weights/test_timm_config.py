@@ -1,0 +1,179 @@
+"""A config.json beside weights is read as timm reads it, or refused by the name of the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm.data
+import torch
+
+from inceptionv4.errors import CheckpointError
+from inceptionv4.network.layers import InceptionV4
+from inceptionv4.spec import ModelSpec
+from inceptionv4.weights.checkpoint import Checkpoint
+from inceptionv4.weights.foreign.origins import TIMM
+from inceptionv4.weights.load import read_model
+from inceptionv4.weights.timm_config import read_config
+from inceptionv4.weights.write import renamed
+
+SPEC = ModelSpec(classes=("0", "1"))
+PRETRAINED = {
+    "input_size": [3, 299, 299], "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
+    "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "num_classes": 2,
+}  # fmt: skip
+BASE: dict[str, Any] = {"architecture": "inception_v4", "num_classes": 2, "pretrained_cfg": PRETRAINED}
+
+
+def pixels(**changes: Any) -> dict[str, Any]:
+    return {**BASE, "pretrained_cfg": {**PRETRAINED, **changes}}
+
+
+def read(folder: Path, config: Any) -> dict[str, Any]:
+    path = folder / "config.json"
+    path.write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
+    return read_config(path, SPEC)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"crop_mode": "squash", "crop_pct": 1.0},
+        {"crop_mode": "border"},
+        {"crop_mode": None},
+        {"crop_pct": None, "interpolation": None},
+        {"test_input_size": [3, 320, 320], "test_crop_pct": 1.0},
+        {"interpolation": "bilinear", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        {"input_size": [3, 75, 75], "mean": [0, 0, 0], "std": [1, 1, 1]},
+    ],
+    ids=str,
+)
+def test_preprocessing_is_timms_reading(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = read(tmp_path, pixels(**changes))["preprocessing"]
+    expected = timm.data.resolve_data_config(pretrained_cfg=pixels(**changes)["pretrained_cfg"])
+    assert [3, found.size, found.size] == list(expected["input_size"])
+    assert (found.crop, found.crop_mode, found.interpolation) == tuple(
+        expected[key] for key in ("crop_pct", "crop_mode", "interpolation")
+    )
+    assert (found.mean, found.std) == (tuple(expected["mean"]), tuple(expected["std"]))
+
+
+@pytest.mark.parametrize(
+    ("config", "classes"),
+    [
+        ({**BASE, "label_names": ["cat", "dog"]}, ("cat", "dog")),
+        ({**BASE, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "cat", "n2": "dog"}}, ("n1", "n2")),
+        ({**BASE, "id2label": {"1": "dog", "0": "cat"}, "label_names": None}, ("cat", "dog")),
+        (pixels(label_names=["cat", "dog"]), ("cat", "dog")),
+        (BASE, None),
+        (b"\xef\xbb\xbf" + json.dumps({**BASE, "label_names": ["cat", "dög"]}).encode(), ("cat", "dög")),
+        ({"architecture": "inception_v4", **PRETRAINED, "label_names": ["a", "b"]}, ("a", "b")),  # older files
+    ],
+)
+def test_classes(tmp_path: Path, config: Any, classes: tuple[str, ...] | None) -> None:
+    assert read(tmp_path, config).get("classes") == classes
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (pixels(input_size=[3, 224, 320]), r"input_size must be \[3, side, side\], of a square, got \[3, 224, 320\]"),
+        (pixels(input_size=299), "input_size must be"),
+        (pixels(input_size=None), "input_size must be"),
+        (pixels(input_size=[1, 299, 299]), "input_size must be"),
+        (pixels(input_size=[3, 299.5, 299.5]), "size must be a whole number"),
+        (pixels(input_size=[3, 10**30, 10**30]), "size must be"),
+        (pixels(mean=[123.675, 116.28, 103.53]), "mean must be three numbers for values in 0..1, got .123.675"),
+        (pixels(mean=None), "mean must be three numbers"),
+        (pixels(mean=0.5), "mean must be three numbers"),
+        (pixels(mean=[0.5]), "mean must be three numbers"),
+        (pixels(mean=[0.5, 0.5, float("nan")]), "mean must be three numbers"),
+        (pixels(std=[0, 1, 1]), "std must be"),
+        (pixels(std=["1", "1", "1"]), "std must be three numbers"),
+        (pixels(interpolation="lanczos"), "interpolation must be one of bilinear, bicubic"),
+        (pixels(crop_mode="corner"), "crop_mode must be one of center, squash, border"),
+        (pixels(crop_pct=1.2), "crop must be"),
+        (pixels(crop_pct="1"), "crop_pct must be a number"),
+        ({**BASE, "global_pool": "max"}, "global_pool \"max\"; only 'avg' is read here"),
+        ({**BASE, "model_args": {"global_pool": "max"}}, 'global_pool "max"'),
+        ({**BASE, "model_args": {"output_stride": 16}}, "another network: output_stride 16"),
+        ({**BASE, "model_args": ["x"]}, "model_args must be an object"),
+        ({**BASE, "in_chans": 1}, "in_chans 1"),
+        ({**BASE, "num_classes": 5}, "num_classes 5, the weights have 2"),
+        ({**BASE, "label_names": ["a"]}, "names 1 classes by label_names, the weights have 2"),
+        ({**BASE, "label_names": ["a", 1]}, "label_names must be a list of names"),
+        ({**BASE, "id2label": {"0": "a", "7": "b"}}, "id2label must name the numbers from 0 on"),
+        ({**BASE, "id2label": ["a", "b"]}, "id2label must name"),
+        ({**BASE, "pretrained_cfg": None}, "pretrained_cfg must be an object, got null"),
+        ({"architecture": "resnet50"}, "describes 'resnet50'"),
+        ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "describes 'vit'"),
+        (b"\xff\xfe{", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+    ],
+)
+def test_what_is_not_heeded_is_refused_by_its_key(tmp_path: Path, config: Any, key: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{key}"):
+        read(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lr": 0.1, "model": "inception_v4", "mean": None, "std": None, "input_size": None},
+        {"lr": 0.1, "input_size": 299},
+        {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+        [1],
+        None,
+        "text",
+    ],
+)
+def test_a_config_of_another_program_changes_nothing(tmp_path: Path, config: Any) -> None:
+    assert read(tmp_path, config) == {}
+
+
+def test_a_file_is_read_with_the_config_beside_it_and_a_strangers_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Timm's names, 1001 outputs: by themselves ImageNet's with a background; the config knows 1001 classes."""
+    torch.manual_seed(0)
+    tensors = renamed(Checkpoint(InceptionV4(1001).state_dict(), ModelSpec(classes=("x",) * 1001)), TIMM)
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "m.safetensors"
+    )
+    config = tmp_path / "config.json"
+    assert len(read_model(tmp_path / "m.safetensors")[0].spec.classes) == 1000
+    config.write_text(json.dumps({"lr": 0.1}))
+    assert len(read_model(tmp_path / "m.safetensors")[0].spec.classes) == 1000
+    assert f"{config} is not timm's and says nothing of these weights: not used" in capsys.readouterr().err
+    config.write_text(json.dumps({**pixels(num_classes=1001, crop_mode="border"), "num_classes": 1001}))
+    spec = read_model(tmp_path / "m.safetensors")[0].spec
+    assert (len(spec.classes), spec.preprocessing.crop_mode) == (1001, "border")
+
+
+def test_convert_takes_another_preprocessing(
+    narrow_model: Path, narrow_spec: ModelSpec, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """As for weights of CIFAR-10, which the model zoo's file does not tell from ImageNet's."""
+    output = tmp_path / "out.safetensors"
+    options = ("--image.size", 99, "--image.crop_mode", "border", "--image.mean", "[0.4914, 0.4822, 0.4465]")
+    result = command("convert", narrow_model, output, *options)
+    assert result.code == 0, result.err
+    assert "99 px, crop 1 (border), bicubic, mean 0.4914 0.4822 0.4465" in result.out
+    changed = replace(narrow_spec.preprocessing, size=99, crop_mode="border", mean=(0.4914, 0.4822, 0.4465))
+    assert read_model(output)[0].spec.preprocessing == changed
+    output.unlink()
+    for option, value, words in (
+        ("--image.size", 10, "image.size must be >= 75, got 10 (--image.size)"),
+        ("--image.szie", 99, "unknown setting image.szie (--image.szie); did you mean image.size?"),
+        ("--optimizer.lr", 1, "unknown setting optimizer.lr"),
+    ):
+        result = command("convert", narrow_model, output, option, value)
+        assert (result.code, words in result.err) == (2, True), result.err
+    assert not output.exists()
