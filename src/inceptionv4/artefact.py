@@ -36,11 +36,11 @@ class Verification:
     largest_difference: float
     """Of a logit."""
     top1_agreement: float
-    """Share of images whose likeliest class is the same."""
+    """Share of images whose likeliest class is the same; none is counted so because it is nearly as likely."""
     top5_overlap: float
     """Mean share of the five likeliest classes that both name."""
     tolerance: float
-    """Largest difference that was allowed, of a logit."""
+    """Largest difference that was allowed, of a logit: some times the model's own rounding (`inference.agreement`)."""
     computed_in: Precision | None = None
     """Which is not what the file is to compute in where the processor does not; None: an older version did not ask."""
 
