@@ -5,6 +5,7 @@
     │   └── UnreadableError   1  one that may be sound: the system cannot read it now, or another version wrote it
     ├── RunError              1  a run folder that cannot be written
     ├── StorageError          1  object storage that cannot be reached, or that refuses
+    │   └── ChangedError      1  an object that was replaced while it was read
     ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
@@ -41,6 +42,10 @@ class RunError(Error):
 
 class StorageError(Error):
     """Object storage that cannot be reached, or that refuses."""
+
+
+class ChangedError(StorageError):
+    """An object that was replaced while it was read: what was listed no longer tells what is there."""
 
 
 class ServingError(Error):
