@@ -141,15 +141,17 @@ def test_what_was_replaced_is_not_read(proxy: s3.Proxy, tmp_path: Path, after: b
 
 
 @pytest.mark.parametrize("first", ["none", "cut"])
-def test_a_download_never_mixes_two_versions(proxy: s3.Proxy, tmp_path: Path, first: str) -> None:
+def test_a_download_never_mixes_two_versions(
+    proxy: s3.Proxy, tmp_path: Path, first: str, request: pytest.FixtureRequest
+) -> None:
     """It is replaced by one of the same length before its second part is sent, or the rest of its first one."""
     storage.write("s3://bucket/mixed", CONTENT)
     before = listed("s3://bucket/mixed")
     asked: list[str] = []
 
-    def fault(request: str) -> str:
-        if request.startswith("GET"):
-            asked.append(request)
+    def fault(line: str) -> str:
+        if line.startswith("GET"):
+            asked.append(line)
             if len(asked) == 1:
                 return first
             if len(asked) == 2:
@@ -159,7 +161,9 @@ def test_a_download_never_mixes_two_versions(proxy: s3.Proxy, tmp_path: Path, fi
     proxy.fault = fault
     with (tmp_path / "file").open("wb") as file, pytest.raises(StorageError, match="s3://bucket/mixed") as raised:
         storage.download(before, file.fileno())
-    assert isinstance(raised.value, ChangedError), raised.value
+    # Where `If-Match` is ignored, obstore sees by the ETag that the rest is another's, and reports the lost connection.
+    ignored = first == "cut" and "rclone" in request.node.callspec.id
+    assert isinstance(raised.value, ChangedError) != ignored, raised.value
 
 
 class TestRclone:

@@ -162,16 +162,16 @@ def _asked(object: Object, **options: Any) -> Iterator[Any]:
     with _named(object.uri):
         try:
             answer = obstore.get(store, key, options=options)
-        except obstore.exceptions.PreconditionError:
-            raise changed from None
+            found = _as_object(object.uri, answer.meta)
+            if (found.size, found.version) != (object.size, object.version):
+                raise changed
+            yield answer
         except obstore.exceptions.BaseError as error:
-            if "416 Range Not Satisfiable" in str(error):  # it is shorter now; a server may look at the range first
+            # 412 may be the answer to a request for the rest, after a lost connection, which has no class of its own.
+            # 416: it is shorter now, and the server ignores `If-Match`, or looks at the range first.
+            if "412 Precondition Failed" in str(error) or "416 Range Not Satisfiable" in str(error):
                 raise changed from None
             raise
-        found = _as_object(object.uri, answer.meta)
-        if (found.size, found.version) != (object.size, object.version):
-            raise changed
-        yield answer
 
 
 def download(object: Object, file: int) -> None:
