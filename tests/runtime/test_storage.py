@@ -134,7 +134,7 @@ def test_what_was_replaced_is_not_read(proxy: s3.Proxy, tmp_path: Path, after: b
             lambda: storage.read_all(before),
             lambda: storage.download(before, file.fileno()),
         ):
-            with pytest.raises(ChangedError, match="^s3://bucket/replaced was replaced while it was being read: .*start"):
+            with pytest.raises(ChangedError, match="^s3://bucket/replaced was replaced while it was being read: "):
                 read()
     assert len(proxy.requests) - asked == 4, "none is tried again"
     assert storage.read_all(listed("s3://bucket/replaced")) == after

@@ -62,7 +62,7 @@ class Object:
 
     @property
     def if_match(self) -> str | None:
-        """The header by which a request asks for this version alone; None if it has no strong ETag (RFC 9110, 8.8.3)."""
+        """The header that asks for this version and no other; None without a strong ETag (RFC 9110, 8.8.3)."""
         return None if self.version.startswith("W/") or TIME.fullmatch(self.version) else f'"{self.version}"'
 
 

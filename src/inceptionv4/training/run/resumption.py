@@ -101,8 +101,8 @@ class Resumption:
         versions = own.get("version"), data["version"]
         if own.get("location") == data["location"] and all(versions) and versions[0] != versions[1]:
             self.words.append(
-                f"the objects at {data['location']} were written again since the last state: names, labels and sizes of "
-                "all images and the contents of some are the same, the other contents are not known"
+                f"the objects at {data['location']} were written again since the last state: names, labels and sizes "
+                "of all images and the contents of some are the same, the other contents are not known"
             )
 
     def require_batch(self, batch_size: int) -> None:
