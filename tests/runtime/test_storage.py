@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import s3
@@ -268,6 +269,31 @@ def test_keys_that_no_path_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for look, uri in ((storage.list_objects, "s3://bucket"), (storage.find, "s3://bucket/a//b")):
             with pytest.raises(StorageError, match=f"{uri} is, or holds, a key with an empty part, as in a//b; rename"):
                 look(uri)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "obs", "gs", "az"])
+def test_a_password_is_refused_and_never_repeated(scheme: str, command: Callable[..., Any]) -> None:
+    uri = f"{scheme}://me:s3cret@bucket/shards"
+    masked = rf"error: {scheme}://***@bucket/shards has a name or a password in it; leave them out, and set"
+    for arguments in (
+        ("train", "--data", uri),
+        ("train", "--data", "digits", "--output", uri, "--resume", "auto"),
+        ("train", "--resume", uri),
+        ("data", "inspect", uri),
+        ("evaluate", uri, "--data", "digits"),
+    ):
+        result = command(*arguments)
+        assert (result.code, result.out) == (2, ""), arguments
+        assert result.err.startswith(masked), arguments
+        assert "s3cret" not in result.err
+
+
+def test_a_password_of_an_endpoint_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.use(monkeypatch, s3.free_port(), 0.5)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"].replace("://", "://me:s3cret@"))
+    with pytest.raises(StorageError, match="s3://bucket/key cannot be reached") as raised:
+        storage.find("s3://bucket/key")
+    assert "s3cret" not in str(raised.value)
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:

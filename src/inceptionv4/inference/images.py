@@ -20,6 +20,7 @@ from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import plain_path
 from inceptionv4.errors import DataError, ImageError, UsageError
 from inceptionv4.inference.web import fetch, is_address, is_fetched
+from inceptionv4.runtime.credentials import has_credentials, hide_credentials
 from inceptionv4.runtime.files import stamp
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -78,7 +79,8 @@ def check_places(places: Iterable[str | Path]) -> None:
 
 def _find(place: str) -> Iterator[NamedImage]:
     if is_address(place):
-        yield NamedImage(place, partial(fetch, place), missing=not is_fetched(place))
+        is_refused = has_credentials(place) or not is_fetched(place)
+        yield NamedImage(hide_credentials(place), partial(fetch, place), missing=is_refused)
         return
     path = Path(place)
     try:

@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from inceptionv4.errors import ChangedError, StorageError, UsageError
+from inceptionv4.runtime.credentials import has_credentials, hide_credentials
 
 URI = re.compile(r"(s3|obs|gs|az)://([^/]+)/?(.*)", re.DOTALL)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00")
@@ -269,6 +270,10 @@ def _open(uri: str) -> tuple[Any, str]:
     if match is None:
         raise UsageError(f"{uri} is no URI of an object; expected s3://BUCKET/KEY, or obs://, gs://, az://")
     scheme, bucket, key = match.groups()
+    if has_credentials(uri):
+        raise UsageError(
+            f"{hide_credentials(uri)} has a name or a password in it; leave them out, and set {VARIABLES[scheme]}"
+        )
     return _store(scheme, bucket), key.rstrip("/")
 
 
@@ -377,7 +382,7 @@ def _named(uri: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     """What the library says, without its own innards and without the mark-up of the server's answer."""
-    text = str(error).partition("\n\nDebug source")[0]
+    text = hide_credentials(str(error).partition("\n\nDebug source")[0])
     text = re.sub(r", max_retries: \d+, retry_timeout: [^ ]+", "", text)
     code, message = (re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message"))
     said = " ".join(match[1] for match in (code, message) if match)
