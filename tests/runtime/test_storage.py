@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import time
 import urllib.request
@@ -274,7 +275,7 @@ def test_keys_that_no_path_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("scheme", ["s3", "obs", "gs", "az"])
 def test_a_password_is_refused_and_never_repeated(scheme: str, command: Callable[..., Any]) -> None:
     uri = f"{scheme}://me:s3cret@bucket/shards"
-    masked = rf"error: {scheme}://***@bucket/shards has a name or a password in it; leave them out, and set"
+    masked = rf"error: {scheme}://\*\*\*@bucket/shards\S* has a name or a password in it; leave"
     for arguments in (
         ("train", "--data", uri),
         ("train", "--data", "digits", "--output", uri, "--resume", "auto"),
@@ -284,7 +285,7 @@ def test_a_password_is_refused_and_never_repeated(scheme: str, command: Callable
     ):
         result = command(*arguments)
         assert (result.code, result.out) == (2, ""), arguments
-        assert result.err.startswith(masked), arguments
+        assert re.match(masked, result.err), arguments
         assert "s3cret" not in result.err
 
 

@@ -25,6 +25,9 @@ from inceptionv4.serving.limits import BACKLOG
 
 KEEP_ALIVE_SECONDS = 20
 """For which a connection that has been answered waits for its next request."""
+TURNS = 8
+"""Of the event loop, in which connections that the system has made already are accepted before it stops listening: it
+would reset them."""
 DRAIN_SECONDS = 5.0
 """That draining may take beyond the time in which every request is answered or given up."""
 
@@ -142,6 +145,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain."""
         self._app.drain()
+        self.server_state.draining = True
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     @contextmanager
