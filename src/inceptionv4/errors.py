@@ -13,10 +13,10 @@
     │   └── ImageError        3  one file that cannot be decoded
     ├── DivergedError         4  a loss that is no longer a number
     ├── UnfinishedError       5  all is done but what needs a program that is not here
-    └── StoppedError    130, 143  a signal asked to stop, and what was done is saved
+    └── StoppedError  129, 130, 143  a signal asked to stop, and what was done is saved
 
 A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
-Interrupts exit as the shell expects: 130 after SIGINT, 143 after SIGTERM.
+Interrupts exit as the shell expects: 129 after SIGHUP, 130 after SIGINT, 143 after SIGTERM.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def train(config: Config, *, run: Place | None = None) -> Place:
             or has nothing to go on from and something to lose; or another process of this training is gone.
         StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
-        StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
+        StoppedError: SIGTERM, SIGINT or SIGHUP; the step was finished, and the state saved.
     """
     # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
