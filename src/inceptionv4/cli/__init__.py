@@ -28,10 +28,12 @@ from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
 from inceptionv4.runtime.lack import is_lack_of_memory
+from inceptionv4.runtime.launcher import read_launch
 from inceptionv4.runtime.signals import handle
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
+HELP = {"--help", "-h", "--version"}
 Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
@@ -295,6 +297,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:
         settle_home()
+        if not HELP & set(tokens):
+            read_launch()  # here, so that every command refuses an environment in which it would be silent
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{error}\nTry `inceptionv4 --help`.")
