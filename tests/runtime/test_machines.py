@@ -73,6 +73,7 @@ def test_rank_size_tells_the_processes() -> None:
         ({"MA_NUM_HOSTS": "2", "VC_TASK_INDEX": "0"}, "neither VC_WORKER_HOSTS nor a rank table names them"),
         ({"MA_NUM_HOSTS": "2"}, "there are 2 machines, and nothing says which this is"),
         ({"VC_TASK_INDEX": "1"}, "this is machine 1 by VC_TASK_INDEX, and there are 1"),
+        ({"MA_NUM_HOSTS": "0", "RANK_SIZE": "8"}, "MA_NUM_HOSTS is 0"),
     ):
         with pytest.raises(UsageError, match=reason):
             plan_start(["--data_url=/in"], variables)

@@ -51,6 +51,8 @@ def find_machines(variables: Mapping[str, str]) -> Machines:
         },
     )
     count = 1 if count is None else count
+    if count < 1:
+        raise UsageError("MA_NUM_HOSTS is 0; start this once on each machine of a ModelArts job")
     rank, ranks = _number(variables, "RANK_ID"), _number(variables, "RANK_SIZE") or None
     size = _agreed(
         "the number of processes",
@@ -80,9 +82,8 @@ def find_machines(variables: Mapping[str, str]) -> Machines:
             f"MA_NUM_HOSTS is {count}, but neither VC_WORKER_HOSTS nor a rank table names them; start this once on "
             "each machine of a ModelArts job"
         )
-    return Machines(
-        hosts or [machine.address for machine in table], index, processes or 1, _is_starter(variables, rank, own, table)
-    )
+    hosts = hosts or [machine.address for machine in table]
+    return Machines(hosts, index, processes or 1, _is_starter(variables, rank, own))
 
 
 def _table(variables: Mapping[str, str]) -> list[Machine]:
@@ -118,7 +119,7 @@ def _only(places: Sequence[int]) -> int | None:
     return places[0] if len(places) == 1 else None
 
 
-def _is_starter(variables: Mapping[str, str], rank: int | None, own: Sequence[int], table: Sequence[Machine]) -> bool:
+def _is_starter(variables: Mapping[str, str], rank: int | None, own: Sequence[int]) -> bool:
     """True for the first of the processes that are started for each card, and for one that is started alone."""
     if rank is not None:
         return rank == own[0]
