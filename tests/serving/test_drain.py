@@ -30,7 +30,7 @@ def read_answer(connected: socket.socket) -> bytes:
 
 def drain(running: Running) -> None:
     running.server.should_exit = True
-    wait_for(lambda: running.server.server_state.draining)
+    wait_for(lambda: running.server.connections.draining)
 
 
 def test_fifty_clients_that_keep_their_connections(backend: MeanBackend) -> None:

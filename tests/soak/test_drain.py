@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from test_limits import png
 from test_process import SLOW, started
 
-CLIENTS, ROUNDS = 50, 10
+CLIENTS, ROUNDS = 50, 5
 
 
 def ask(port: int, number: int) -> int:

@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(app.answerer.limits.timeout_seconds + DRAIN_SECONDS),
             )
         )
-        self.server_state = Connections(allow_connections())
+        self.server_state = self.connections = Connections(allow_connections())
         self.received: signal.Signals | None = None
         self._app, self._ready = app, ready
 
@@ -142,7 +142,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain."""
         self._app.drain()
-        self.server_state.draining = True
+        self.connections.draining = True
         for _ in range(TURNS):
             await asyncio.sleep(0)
         await super().shutdown(sockets)
