@@ -5,6 +5,7 @@
     │   └── UnreadableError   1  one that may be sound: the system cannot read it now, or another version wrote it
     ├── RunError              1  a run folder that cannot be written
     ├── StorageError          1  object storage that cannot be reached, or that refuses
+    │   └── ChangedError      1  an object that was replaced while it was read
     ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
@@ -12,10 +13,10 @@
     │   └── ImageError        3  one file that cannot be decoded
     ├── DivergedError         4  a loss that is no longer a number
     ├── UnfinishedError       5  all is done but what needs a program that is not here
-    └── StoppedError    130, 143  a signal asked to stop, and what was done is saved
+    └── StoppedError  129, 130, 143  a signal asked to stop, and what was done is saved
 
 A message is one paragraph: what is wrong, where (file and line, or key), and how to mend it.
-Interrupts exit as the shell expects: 130 after SIGINT, 143 after SIGTERM.
+Interrupts exit as the shell expects: 129 after SIGHUP, 130 after SIGINT, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ class RunError(Error):
 
 class StorageError(Error):
     """Object storage that cannot be reached, or that refuses."""
+
+
+class ChangedError(StorageError):
+    """An object that was replaced while it was read: what was listed no longer tells what is there."""
 
 
 class ServingError(Error):

@@ -263,7 +263,8 @@ def test_a_runtime_that_answers_differently_or_fails_is_not_taken(
 
 def test_several_processes_name_their_runtime(narrow_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each could choose another."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="--runtime auto is for one process"):
         open_backend(narrow_model, runtime="auto")
 

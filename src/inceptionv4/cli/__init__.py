@@ -28,9 +28,12 @@ from inceptionv4.errors import Error, StoppedError
 from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
 from inceptionv4.runtime.lack import is_lack_of_memory
+from inceptionv4.runtime.launcher import read_launch
+from inceptionv4.runtime.signals import handle
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
+HELP = {"--help", "-h", "--version"}
 Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
@@ -266,7 +269,7 @@ def predict(
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM leaves by the front door, so that half-written files are removed."""
+    """SIGTERM and SIGHUP leave by the front door, so that half-written files are removed."""
     raise SystemExit(128 + number)
 
 
@@ -287,13 +290,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
-    signal.signal(signal.SIGTERM, terminate)
+    handle((signal.SIGTERM, signal.SIGHUP), terminate)
     share_cores()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
     try:
         settle_home()
+        if not HELP & set(tokens):
+            read_launch()  # here, so that every command refuses an environment in which it would be silent
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         complain(f"{error}\nTry `inceptionv4 --help`.")

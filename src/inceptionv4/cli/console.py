@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+from inceptionv4.runtime.launcher import read_launch
 
 if TYPE_CHECKING:
     from inceptionv4.config import Config
@@ -34,8 +35,8 @@ def print_json(value: object) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process is the one, of those that `torchrun` started, that says what all of them have to say."""
-    return os.environ.get("RANK", "0") == "0"
+    """True for the one process, of those that `torchrun` started, that says what all of them have to say."""
+    return read_launch().rank == 0
 
 
 def complain(message: str) -> None:

@@ -73,7 +73,8 @@ def evaluate(
     samples, images = choose_images(data, backend.spec.classes, backend.trained_on, options)
     with join_ranks(select_device("cpu")) as ranks:  # sums are all that they exchange
         if ranks.count > 1:
-            ranks.require_same(samples.exact_fingerprint, f"the images at {data}")
+            known = f"{samples.exact_fingerprint} {samples.source.version}"
+            ranks.require_same(known, f"the images at {data}")
         require_same_runtime(ranks, backend)
         with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
             after_batch: Callable[[int], None] | None = None

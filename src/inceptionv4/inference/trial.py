@@ -7,7 +7,6 @@ would make the rest much faster.
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import time
 
@@ -23,6 +22,7 @@ from inceptionv4.inference.backends.backend import Backend, RuntimeSpeed
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.open_weights import NAMES, Weights
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.launcher import read_launch
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
 
@@ -43,7 +43,7 @@ def open_fastest(weights: Weights, precision: PrecisionOption) -> Backend:
     Raises:
         UsageError: no such device, or it does not compute in this precision; one of several processes asks.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if read_launch().count > 1:
         raise UsageError("--runtime auto is for one process: each of several could choose another; name one, or none")
     backend, trials = try_runtimes(weights, precision)
     size = weights.spec.preprocessing.size

@@ -86,6 +86,16 @@ def try_lock(file: int, kind: int) -> bool:
     return True
 
 
+def stamp(file: Path | str | int) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns of a path or an open file: other ones if it was written since.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(file)  # noqa: PTH116 - of open files, too
+    return status.st_size, status.st_mtime_ns
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`: see `whole`."""
     with whole(path) as temporary:

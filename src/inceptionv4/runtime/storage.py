@@ -9,6 +9,9 @@
 Requests are repeated by obstore, with longer and longer pauses, after a lost connection, a timeout and an answer of
 500 and above. None of these functions waits longer than `INCEPTIONV4_STORAGE_SECONDS` (60) for
 what it asks for, which is never more than `PART_BYTES` at once.
+
+What was listed is read in the version that was listed, or not at all. The request says which one (`If-Match`), and the
+answer's size and ETag are compared as well, since some servers ignore the header.
 """
 
 from __future__ import annotations
@@ -25,9 +28,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from inceptionv4.errors import StorageError, UsageError
+from inceptionv4.errors import ChangedError, StorageError, UsageError
+from inceptionv4.runtime.credentials import has_credentials, hide_credentials
 
 URI = re.compile(r"(s3|obs|gs|az)://([^/]+)/?(.*)", re.DOTALL)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00")
+"""A version that is a time of change, where the storage gives no ETag."""
 PART_BYTES = 8 << 20
 PARTS = 8
 """That are fetched or sent at once."""
@@ -54,6 +60,11 @@ class Object:
     def name(self) -> str:
         """What follows the last slash."""
         return self.uri.rpartition("/")[2]
+
+    @property
+    def if_match(self) -> str | None:
+        """The header that asks for this version and no other; None without a strong ETag (RFC 9110, 8.8.3)."""
+        return None if self.version.startswith("W/") or TIME.fullmatch(self.version) else f'"{self.version}"'
 
 
 def is_uri(place: Place) -> bool:
@@ -105,46 +116,77 @@ def list_objects(uri: str) -> list[Object]:
     return sorted(found, key=lambda found: found.uri)
 
 
-def read(uri: str, offset: int, size: int) -> bytes:
+def read(object: Object, offset: int, size: int) -> bytes:
     """`size` bytes from `offset` of an object, fewer where it ends.
 
     Raises:
+        ChangedError: another version is there now.
         StorageError: it is not there, or the storage cannot be reached, or refuses.
     """
-    if not size:
+    end = min(offset + size, object.size)
+    if offset >= end:
         return b""
-    store, key = _open(uri)
-    with _named(uri):
-        content: bytes = _obstore().get_range(store, key, start=offset, length=size).to_bytes()
+    with _asked(object, range=(offset, end)) as answer:
+        content: bytes = answer.bytes().to_bytes()
+    if len(content) != end - offset:
+        raise StorageError(f"{object.uri}: the server sent {len(content):,} of {end - offset:,} bytes; try again")
     return content
 
 
-def read_all(uri: str) -> bytes:
-    """The content of an object.
+def read_all(place: Object | str) -> bytes:
+    """The content of an object; of a URI, in whichever version is there.
 
     Raises:
+        ChangedError: another version is there now.
         StorageError: it is not there, or the storage cannot be reached, or refuses.
     """
-    store, key = _open(uri)
-    with _named(uri):
+    if isinstance(place, Object):
+        with _asked(place) as answer:
+            return bytes(answer.bytes().to_bytes())
+    store, key = _open(place)
+    with _named(place):
         content: bytes = _obstore().get(store, key).bytes().to_bytes()
     return content
 
 
+@contextmanager
+def _asked(object: Object, **options: Any) -> Iterator[Any]:
+    """The answer to a request for an object, or for a `range` of it, in the version that was listed."""
+    store, key = _open(object.uri)
+    obstore = _obstore()
+    changed = ChangedError(
+        f"{object.uri} was replaced while it was being read: what is there now is not what was listed; start again "
+        "when nothing writes there"
+    )
+    if object.if_match is not None:
+        options["if_match"] = object.if_match
+    with _named(object.uri):
+        try:
+            answer = obstore.get(store, key, options=options)
+            found = _as_object(object.uri, answer.meta)
+            if (found.size, found.version) != (object.size, object.version):
+                raise changed
+            yield answer
+        except obstore.exceptions.BaseError as error:
+            # 412 may be the answer to a request for the rest, after a lost connection, which has no class of its own.
+            # 416: it is shorter now, and the server ignores `If-Match`, or looks at the range first.
+            if "412 Precondition Failed" in str(error) or "416 Range Not Satisfiable" in str(error):
+                raise changed from None
+            raise
+
+
 def download(object: Object, file: int) -> None:
-    """Write an object to a file descriptor, in parts that are fetched at the same time.
+    """Write an object to a file descriptor, in parts that are fetched at the same time, all of the listed version.
 
     Raises:
-        StorageError: it is not there or changed meanwhile, or the storage cannot be reached, or refuses.
+        ChangedError: another version is there now.
+        StorageError: it is not there, or the storage cannot be reached, or refuses.
         OSError: the file cannot be written.
     """
 
     def fetch(offset: int) -> None:
-        size = min(PART_BYTES, object.size - offset)
-        if _write(file, read(object.uri, offset, size), offset) != size:
-            raise changed
+        _write(file, read(object, offset, PART_BYTES), offset)
 
-    changed = StorageError(f"{object.uri} changed while it was fetched; try again when nothing writes to it")
     offsets = range(0, object.size, PART_BYTES)
     try:
         if offsets:
@@ -153,23 +195,13 @@ def download(object: Object, file: int) -> None:
         if "non-partial" not in str(error):
             raise
         # Some gateways answer a range with the status of a whole object, which no client can trust.
-        if _download_whole(object.uri, file) != object.size:
-            raise changed from None
+        offset = 0
+        with _asked(object) as answer:
+            for chunk in answer.stream(min_chunk_size=PART_BYTES):
+                offset += _write(file, chunk, offset)
     else:
         with ThreadPoolExecutor(PARTS) as pool:
             list(pool.map(fetch, offsets[1:]))
-    if find(object.uri) != object:
-        raise changed
-
-
-def _download_whole(uri: str, file: int) -> int:
-    """Returns how many bytes that were."""
-    store, key = _open(uri)
-    offset = 0
-    with _named(uri):
-        for chunk in _obstore().get(store, key).stream(min_chunk_size=PART_BYTES):
-            offset += _write(file, chunk, offset)
-    return offset
 
 
 def _write(file: int, content: Any, offset: int) -> int:
@@ -238,6 +270,10 @@ def _open(uri: str) -> tuple[Any, str]:
     if match is None:
         raise UsageError(f"{uri} is no URI of an object; expected s3://BUCKET/KEY, or obs://, gs://, az://")
     scheme, bucket, key = match.groups()
+    if has_credentials(uri):
+        raise UsageError(
+            f"{hide_credentials(uri)} has a name or a password in it; leave them out, and set {VARIABLES[scheme]}"
+        )
     return _store(scheme, bucket), key.rstrip("/")
 
 
@@ -346,7 +382,7 @@ def _named(uri: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     """What the library says, without its own innards and without the mark-up of the server's answer."""
-    text = str(error).partition("\n\nDebug source")[0]
+    text = hide_credentials(str(error).partition("\n\nDebug source")[0])
     text = re.sub(r", max_retries: \d+, retry_timeout: [^ ]+", "", text)
     code, message = (re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message"))
     said = " ".join(match[1] for match in (code, message) if match)

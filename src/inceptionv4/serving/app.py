@@ -69,7 +69,10 @@ class App:
                     )
                 ),
             ],
-            middleware=[Middleware(Measured, metrics=self.metrics), Middleware(HangUp)],
+            middleware=[
+                Middleware(Measured, metrics=self.metrics),
+                Middleware(HangUp, is_draining=lambda: self.answerer.draining),
+            ],
             exception_handlers={
                 ServingError: _refused,
                 HTTPException: _not_found,

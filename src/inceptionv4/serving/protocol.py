@@ -244,12 +244,17 @@ def _parse(head: bytes) -> dict[str, Any]:
         raise ValueError(f"{constant} is not in JSON")
 
     try:
-        request = json.loads(head, parse_constant=refuse)
+        request = json.loads(head, parse_constant=refuse, object_hook=_without_nulls)
     except (ValueError, RecursionError) as error:
         raise ServingError(400, f"the request is not JSON: {error}") from None
     if not isinstance(request, dict):
         raise ServingError(400, "the request must be a JSON object with inputs")
     return request
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that are null count as not given: libraries write so what a program left open."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _parameters(of: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -57,7 +57,7 @@ def train(config: Config, *, run: Place | None = None) -> Place:
             or has nothing to go on from and something to lose; or another process of this training is gone.
         StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
         DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
-        StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
+        StoppedError: SIGTERM, SIGINT or SIGHUP; the step was finished, and the state saved.
     """
     # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
@@ -76,8 +76,8 @@ class Training:
 
     def __init__(self, config: Config, dataset: Dataset, ranks: Ranks, stop: StopRequests, folder: RunFolder) -> None:
         self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
-        both = f"{dataset.train.exact_fingerprint} {dataset.val.exact_fingerprint}"
-        ranks.require_same(both, f"the images at {config.data.path}")
+        known = f"{dataset.train.exact_fingerprint} {dataset.val.exact_fingerprint} {dataset.source.version}"
+        ranks.require_same(known, f"the images at {config.data.path}")
         data = describe_data(dataset, config)
         found = Resumption.read(folder, ranks)
         found.require_data(data)
@@ -296,6 +296,7 @@ def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
         "fingerprint": dataset.train.fingerprint,
         "labels": labels.hexdigest()[:16],
         "exact_fingerprint": dataset.train.exact_fingerprint,
+        "version": dataset.source.version,
         "val_fraction": config.data.val_fraction,
         "options": options_from(config.data).given(),
     }

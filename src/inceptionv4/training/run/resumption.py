@@ -98,6 +98,12 @@ class Resumption:
                 f"the images at {data['location']} are not those that {self.folder.place} was trained on; "
                 "start a new run"
             )
+        versions = own.get("version"), data["version"]
+        if own.get("location") == data["location"] and all(versions) and versions[0] != versions[1]:
+            self.words.append(
+                f"the objects at {data['location']} were written again since the last state: names, labels and sizes "
+                "of all images and the contents of some are the same, the other contents are not known"
+            )
 
     def require_batch(self, batch_size: int) -> None:
         """See that a batch has as many images as before: fewer than `training.batch_size` where there are no more.
