@@ -6,6 +6,7 @@
     ├── RunError              1  a run folder that cannot be written
     ├── StorageError          1  object storage that cannot be reached, or that refuses
     ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
+    ├── AnswerError           1  a model's answer that is not finite
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
@@ -49,6 +50,10 @@ class ServingError(Error):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AnswerError(Error):
+    """A model's answer, logits or an embedding, that is NaN or infinite."""
 
 
 class UsageError(Error):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from inceptionv4.cli.console import complain
-from inceptionv4.errors import ImageError
+from inceptionv4.errors import Error, ImageError
 
 if TYPE_CHECKING:
     from inceptionv4.data.crops import Crops
@@ -127,9 +127,19 @@ def print_table(predictions: Iterator[Prediction]) -> None:
     what is wider later pushes the rest of its line to the right.
     """
     rows = _rows(predictions)
-    first = list(islice(rows, MEASURED))
-    if not first:
-        return
+    first: list[tuple[str, str, str, str]] = []
+    failure: Error | None = None
+    try:
+        first.extend(islice(rows, MEASURED))  # which takes those in that come before an error
+    except Error as error:
+        failure = error
+    if first:
+        _print_rows(first, rows)
+    if failure is not None:
+        raise failure
+
+
+def _print_rows(first: list[tuple[str, str, str, str]], rows: Iterator[tuple[str, str, str, str]]) -> None:
     headings = ("file", "class", "probability", "then")
     widths = [max(map(cell_len, column)) for column in zip(headings, *first, strict=True)]
     for row in chain([headings], first, rows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from inceptionv4.data.index import DIGITS, read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
 from inceptionv4.data.samples import Samples
-from inceptionv4.errors import DataError, Error
+from inceptionv4.errors import AnswerError, DataError, Error
 from inceptionv4.inference.agreement import AGREEMENT, agrees, compare
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
@@ -46,14 +45,19 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
         DataError: `data` cannot be used, or one of the images cannot be decoded.
         StorageError: it is in object storage, which cannot be reached, or refuses.
         UsageError: its layout needs an extra that is not installed.
+        AnswerError: an answer of the network is not finite.
     """
     if data is not None:
         return _ask(network, checkpoint, data)
     trained_on = checkpoint.trained_on.get("location")
     if trained_on is not None:
         # Nobody asked for them now: whatever is wrong with them, decoding included, is no reason to export nothing.
-        with contextlib.suppress(Error, OSError):
+        try:
             return _ask(network, checkpoint, trained_on)
+        except AnswerError:
+            raise
+        except (Error, OSError):
+            return _ask(network, checkpoint, DIGITS)
     return _ask(network, checkpoint, DIGITS)
 
 
@@ -64,10 +68,12 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
         raise DataError(
             f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
         )
-    batches = list(evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1))
+    asked = spread(samples, IMAGES)
+    batches = list(evaluation_batches(asked, preprocessing, batch_size=8, workers=1))
     plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
-    logits = [plain.infer(batch.images) for batch in batches]
-    return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
+    logits = torch.cat([plain.infer(batch.images) for batch in batches])
+    plain.require_finite(logits, asked.describe)
+    return Questions(torch.cat([batch.images for batch in batches]), logits, samples.source.location)
 
 
 def spread(samples: Samples, count: int) -> Samples:
