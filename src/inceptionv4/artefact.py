@@ -6,7 +6,6 @@ extra file in a .pt2), and beside it, as NAME.om.json, where it has none (MINDIR
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import from_json, to_json
 
 Format = Literal["onnx", "openvino", "pt2", "mindir", "air", "om"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -103,7 +103,7 @@ class Artefact:
 
     def to_json(self) -> str:
         status = {"status": "verified"} if self.doubt is None else {"status": "unverified", "reason": self.doubt}
-        return json.dumps(status | asdict(self), ensure_ascii=False, indent=2)
+        return to_json(status | asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> Artefact:
@@ -113,7 +113,7 @@ class Artefact:
             CheckpointError: damaged, or of another version.
         """
         try:
-            values = json.loads(text)
+            values = from_json(text)
             for note in ("status", "reason"):  # for readers
                 values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")

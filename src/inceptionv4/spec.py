@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from inceptionv4.errors import ConfigError
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.settings import Section, setting
+from inceptionv4.strict_json import to_json
 
 Interpolation = Literal["bilinear", "bicubic"]
 MOST_PIXELS = 2**13
@@ -58,7 +58,7 @@ class ModelSpec:
         return asdict(self)
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict())
+        return to_json(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:

@@ -17,7 +17,7 @@ ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """A value as JSON that any reader takes: text that can be encoded in UTF-8, with no control character but line ends.
+    """A value as JSON that any reader takes: text that can be UTF-8, with no control character but line ends.
 
     Raises:
         ValueError: a number in it is NaN or infinite.

@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inceptionv4.artefact import Artefact
 from inceptionv4.errors import AnswerError
 from inceptionv4.evaluation.evaluate import evaluate
+from inceptionv4.export.draft import Draft
 from inceptionv4.export.parity import ask
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.classifier import Classifier
@@ -83,9 +85,7 @@ def test_embeddings_of_no_numbers_are_not_written(
 
 
 @pytest.mark.parametrize("tta", [None, "flip"])
-def test_evaluate_names_the_image(
-    command: Command, narrow_model: Path, one_black: Path, tta: str | None
-) -> None:
+def test_evaluate_names_the_image(command: Command, narrow_model: Path, one_black: Path, tta: str | None) -> None:
     options = [] if tta is None else ["--tta", tta]
     result = command("evaluate", narrow_model, "--data", one_black, "--json", *options)
     assert (result.code, result.out) == (1, "")
@@ -116,17 +116,20 @@ def test_an_exported_file_is_refused_alike(
     command: Command, narrow_model: Path, textures: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file whose graph answers NaN, which the gate would not keep."""
-    monkeypatch.setattr("inceptionv4.export.draft.verify", lambda *_: pytest.fail("not asked"), raising=True)
     path = tmp_path / f"a.{'xml' if form == 'openvino' else form}"
-    from inceptionv4.export import draft
-
     network, checkpoint = load_model(narrow_model)
     with torch.no_grad():
         network.classifier.bias[0] = math.nan
     save_checkpoint(replace(checkpoint, weights=network.state_dict()), tmp_path / "spoiled.safetensors")
-    monkeypatch.setattr(draft.Draft, "save_verified", lambda self, artefact, made, _: self.save(artefact, made) or artefact)
-    monkeypatch.setattr(TorchBackend, "require_finite", lambda *_: None)
-    assert command("export", tmp_path / "spoiled.safetensors", "--format", form, "--output", path).code == 0
+
+    def save(self: Draft, artefact: Artefact, made: Path, _: object) -> Artefact:
+        self.save(artefact, made)
+        return artefact
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Draft, "save_verified", save)
+        patched.setattr(TorchBackend, "require_finite", lambda *_: None)
+        assert command("export", tmp_path / "spoiled.safetensors", "--format", form, "--output", path).code == 0
     image = textures / "val/brick/000.jpg"
     result = command("predict", path, image, "--json")
     assert (result.code, result.out) == (1, "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+from inceptionv4.strict_json import to_json
 
 if TYPE_CHECKING:
     from inceptionv4.config import Config
@@ -30,7 +31,7 @@ def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, 
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value))
+    print(to_json(value))
 
 
 def speaks() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,6 +16,7 @@ from rich.cells import cell_len
 
 from inceptionv4.cli.console import complain
 from inceptionv4.errors import Error, ImageError
+from inceptionv4.strict_json import to_json
 
 if TYPE_CHECKING:
     from inceptionv4.data.crops import Crops
@@ -108,7 +108,7 @@ def print_json_lines(predictions: Iterator[Prediction]) -> None:
             line["error"] = prediction.error
         else:
             line["predictions"] = [{"class": guess.label, "probability": guess.probability} for guess in prediction.top]
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(to_json(line), flush=True)
 
 
 def print_csv(predictions: Iterator[Prediction]) -> None:

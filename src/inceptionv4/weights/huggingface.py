@@ -9,6 +9,7 @@ from typing import Any
 
 from inceptionv4.errors import CheckpointError, ConfigError, UsageError
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import to_json
 
 PREFIXES = ("hf-hub:", "hf_hub:")
 CONFIG = "config.json"
@@ -102,7 +103,7 @@ def read_config(path: Path, spec: ModelSpec) -> dict[str, Any]:
 def make_config(spec: ModelSpec) -> str:
     """The config.json that timm reads `spec` from."""
     pixels = spec.preprocessing
-    return json.dumps(
+    return to_json(
         {
             "architecture": "inception_v4",
             "num_classes": len(spec.classes),
@@ -123,7 +124,6 @@ def make_config(spec: ModelSpec) -> str:
             },
         },
         indent=2,
-        ensure_ascii=False,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.runtime.device import Device
+from inceptionv4.strict_json import from_json
 
 EXTRA = f"{NOTE}.json"
 """The description's name among a .pt2's extra files."""
@@ -62,7 +62,7 @@ def refuse_pickles(path: Path) -> None:
             if inner.startswith(("data/weights/", "data/constants/", "data/sample_inputs/")):
                 pickled = inner.endswith(".pt")
                 if inner.endswith("_config.json"):
-                    entries = json.loads(archive.read(name))["config"].values()
+                    entries = from_json(archive.read(name))["config"].values()
                     pickled = any(
                         entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_"))
                         for entry in entries

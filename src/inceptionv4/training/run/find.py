@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import uuid
@@ -20,6 +19,7 @@ from inceptionv4.runtime.files import write_text
 from inceptionv4.runtime.shelf import bring
 from inceptionv4.runtime.storage import Place, absolute, join, plain
 from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.strict_json import to_json
 from inceptionv4.training.run.settings import differences
 
 PACKAGES = ("inceptionv4", "torch", "torchvision", "pillow", "numpy", "safetensors")
@@ -160,7 +160,7 @@ def _next_number(recipe: Path) -> Path:
 
 
 def _describe(device: Device) -> str:
-    return json.dumps({"run": uuid.uuid4().hex, **environment(device)}, indent=2) + "\n"
+    return to_json({"run": uuid.uuid4().hex, **environment(device)}, indent=2) + "\n"
 
 
 def environment(device: Device) -> dict[str, object]:

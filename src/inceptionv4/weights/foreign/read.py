@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.imagenet import class_names
 from inceptionv4.spec import NOTE, ModelSpec
+from inceptionv4.strict_json import from_json
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import CLASSES, Report, assemble, recognize
 from inceptionv4.weights.foreign.containers import is_onnx, read_arrays
@@ -55,7 +55,7 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
 
 def _read_note(path: Path, note: str, found: ModelSpec) -> ModelSpec:
     try:
-        spec = ModelSpec.from_dict(json.loads(note))
+        spec = ModelSpec.from_dict(from_json(note))
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its note {NOTE} cannot be read: {error}") from None
     if len(spec.classes) != len(found.classes) or spec.architecture != found.architecture:
