@@ -36,12 +36,9 @@ def convert(
     classes
         A text file with a class a line, for weights that come without names.
     """
-    from inceptionv4.errors import UsageError
     from inceptionv4.weights.convert import convert as run
     from inceptionv4.weights.write import format_of
 
-    if output.exists() and not output.is_dir() and output.samefile(source):
-        raise UsageError(f"{output} is the source; name another file")
     checkpoint, report = run(source, output, to or format_of(output), classes)
     if report is not None:
         print(report)

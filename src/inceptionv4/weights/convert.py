@@ -9,7 +9,8 @@ from inceptionv4.class_names import read_class_names
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import Report
-from inceptionv4.weights.load import read_model
+from inceptionv4.weights.huggingface import WEIGHTS
+from inceptionv4.weights.load import find_model, read_model
 from inceptionv4.weights.write import FORMATS
 
 
@@ -19,10 +20,15 @@ def convert(source: str, output: Path, form: str, classes: Path | None = None) -
     Returns what was written, and what became of each array of another project's file.
 
     Raises:
-        UsageError: no such weights, or `classes` does not name them all, or the form cannot hold the network.
+        UsageError: no such weights, or they lie at `output`; `classes` does not name them all; the form cannot hold
+            the network.
         CheckpointError: the weights are damaged, or no Inception-v4.
         RunError: the output cannot be written.
     """
+    if output.exists():
+        path = find_model(source)
+        if output.samefile(path.parent if output.is_dir() and path.name in WEIGHTS else path):
+            raise UsageError(f"{output} is the source; name another {'folder' if output.is_dir() else 'file'}")
     checkpoint, report = read_model(source)
     if classes is not None:
         checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, classes=_names(classes, checkpoint)))
