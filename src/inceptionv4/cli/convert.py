@@ -7,6 +7,8 @@ from typing import Literal
 
 from cyclopts import App
 
+from inceptionv4.cli.console import say
+
 app = App(
     name="convert",
     help="Weights of another project to ours or back; `convert config` for settings of MindSpore's model zoo.",
@@ -41,10 +43,10 @@ def convert(
 
     checkpoint, report = run(source, output, to or format_of(output), classes)
     if report is not None:
-        print(report)
+        say(*report.lines())
     spec = checkpoint.spec
     some = ", ".join(spec.classes[:3]) + (", ..." if len(spec.classes) > 3 else "")
-    print(f"{output}: {len(spec.classes)} classes ({some}), {spec.preprocessing.describe()}")
+    say(f"{output}: {len(spec.classes)} classes ({some}), {spec.preprocessing.describe()}")
 
 
 @app.command
@@ -67,7 +69,7 @@ def config(source: Path, output: Path, /) -> None:
     conversion = convert_settings(source)
     write_text(output, conversion.recipe)
     for line in conversion.lines:
-        print(line)
+        say(line)
     for key in conversion.unknown:
-        print(f"{key} -> unknown, left out")
-    print(f"{output}: inceptionv4 train --config {output}")
+        say(f"{key} -> unknown, left out")
+    say(f"{output}: inceptionv4 train --config {output}")

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
 from inceptionv4.errors import Error, StoppedError, UsageError
+from inceptionv4.printable import note
 from inceptionv4.runtime.ending import end_at_once
 from inceptionv4.serving.app import App
 from inceptionv4.serving.connection import Connection, Connections
@@ -79,7 +79,7 @@ def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 
 def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
     """The second signal: whatever is at work is left where it is."""
-    print("stopped at once by a second signal", file=sys.stderr)
+    note("stopped at once by a second signal")
     end_at_once(128 + number)
 
 

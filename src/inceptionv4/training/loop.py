@@ -128,9 +128,8 @@ class Training:
         epochs = self.config.schedule.epochs
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
-            self.recorder.announce(self._opening())
-            for remark in self.remarks:
-                self.recorder.announce(remark)
+            for line in (*self._opening(), *self.remarks):
+                self.recorder.announce(line)
             if self.position.epoch >= epochs:
                 self.recorder.announce(f"finished after {epochs} epochs; for more, add --schedule.epochs")
             elif self.resumed:
@@ -284,22 +283,23 @@ class Training:
         )
         draw_inputs(self.folder.path, inputs, targets, self.spec)
 
-    def _opening(self) -> str:
+    def _opening(self) -> list[str]:
+        """What is trained, on what and where, a line each."""
         source = self.dataset.source
         parameters = count_parameters(self.learner.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
-        growth = f"\n{growth}" if (growth := describe_growth(self.config)) else ""
+        growth = describe_growth(self.config)
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         device, precision = self.device.describe(), self.eval_device.precision
         if precision != self.device.precision:
             device += f" (evaluated in {precision})"
-        left_out = "".join(f"\nleft out: {reason}" for reason in source.table.left_out)
-        return (
-            f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
+        return [
+            f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}",
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
-            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others}){left_out}"
-            + (f"\n{growth}" if growth else "")
-        )
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})",
+            *(f"left out: {reason}" for reason in source.table.left_out),
+            *([growth] if growth else []),
+        ]
 
 
 def out_of_patience(position: Position, patience: int | None) -> bool:

@@ -44,12 +44,16 @@ class Report:
     folded: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """What became of the arrays, in words."""
         lines = [f"{self.origin}: {self.taken + self.folded.total() + self.skipped.total()} arrays"]
         lines += [f"  {'as they are':<9} {self.taken:>5}"]
         lines += [f"  {'folded':<11} {count:>5}  {words}" for words, count in self.folded.items()]
         lines += [f"  {'skipped':<11} {count:>5}  {words}" for words, count in self.skipped.items()]
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 def recognize(arrays: Mapping[str, Array]) -> Origin:
