@@ -13,7 +13,7 @@ from typing import Any
 
 # These stand within strings only, so that the escape is JSON's. A terminal obeys the controls among them, some readers
 # end a line at U+2028, and half a surrogate pair, which a file name that is no UTF-8 has in Python, cannot be encoded.
-ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:

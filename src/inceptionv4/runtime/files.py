@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from inceptionv4.errors import RunError
+from inceptionv4.errors import RunError, UsageError
 
 Written = TypeVar("Written")
 
@@ -58,6 +58,18 @@ def _temporary_home() -> Path:
     if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
         raise RunError(f"{own} may be written by others; set HOME or XDG_CACHE_HOME to a folder of your own")
     return own
+
+
+def require_utf8(path: Path) -> None:
+    """See that the libraries that read and write weights can open `path`: they take no other name than UTF-8.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of {path} is not UTF-8, which files of weights need; rename it") from None
 
 
 @contextmanager

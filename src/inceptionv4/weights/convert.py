@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inceptionv4.class_names import read_class_names
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.runtime.files import require_utf8
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.huggingface import WEIGHTS
@@ -20,11 +21,12 @@ def convert(source: str, output: Path, form: str, classes: Path | None = None) -
     Returns what was written, and what became of each array of another project's file.
 
     Raises:
-        UsageError: no such weights, or they lie at `output`; `classes` does not name them all; the form cannot hold
-            the network.
+        UsageError: no such weights, or they lie at `output`, or its name is not UTF-8; `classes` does not name them
+            all; the form cannot hold the network.
         CheckpointError: the weights are damaged, or no Inception-v4.
         RunError: the output cannot be written.
     """
+    require_utf8(output)
     if output.exists():
         path = find_model(source)
         if output.samefile(path.parent if output.is_dir() and path.name in WEIGHTS else path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.errors import CheckpointError, ConfigError, UsageError
+from inceptionv4.printable import printable
 from inceptionv4.spec import ModelSpec
 from inceptionv4.strict_json import to_json
 
@@ -130,7 +131,7 @@ def make_config(spec: ModelSpec) -> str:
 def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
     """A README.md with the hub's front matter: what the model is, how good it is, how it is used."""
     pixels = spec.preprocessing
-    metrics = training.get("metrics") or {}
+    metrics, origin = training.get("metrics") or {}, printable(spec.origin) or "unknown weights"
     lines = [
         "---",
         "tags: [image-classification, timm]",
@@ -140,7 +141,7 @@ def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
         "",
         "# Inception-v4",
         "",
-        f"{len(spec.classes)} classes, {pixels.size} x {pixels.size} pixels, from {spec.origin or 'unknown weights'}.",
+        f"{len(spec.classes)} classes, {pixels.size} x {pixels.size} pixels, from {origin}.",
         "",
     ]
     if "top1" in metrics:

@@ -10,6 +10,7 @@ from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import storage
+from inceptionv4.runtime.files import require_utf8
 from inceptionv4.runtime.shelf import bring
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
@@ -30,7 +31,7 @@ def find_model(model: str | Path) -> Path:
     object storage, a file or a run folder.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or its name is not UTF-8.
         StorageError: it is in object storage, which cannot be reached, or refuses.
     """
     if is_on_hub(str(model)):
@@ -38,6 +39,7 @@ def find_model(model: str | Path) -> Path:
     if is_uri(model):
         return bring(_find_object(str(model)))
     path = Path(plain(model))
+    require_utf8(path)
     if path.is_file():
         return path
     runs = [path, *sorted((run for run in path.glob("[0-9]*") if run.name.isdigit()), key=lambda run: -int(run.name))]

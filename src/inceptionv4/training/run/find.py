@@ -15,7 +15,7 @@ from inceptionv4.config import Config
 from inceptionv4.errors import ConfigError, RunError, UsageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.device import Device
-from inceptionv4.runtime.files import write_text
+from inceptionv4.runtime.files import require_utf8, write_text
 from inceptionv4.runtime.shelf import bring
 from inceptionv4.runtime.storage import Place, absolute, join, plain
 from inceptionv4.settings import build, dump, read_yaml
@@ -31,10 +31,12 @@ def create_run(config: Config, device: Device) -> Place:
     Raises:
         RunError: the folder cannot be written.
         StorageError: the storage cannot be reached, or refuses.
+        UsageError: the folder's name is not UTF-8.
     """
     recipe = join(plain(config.output), config.recipe)
     if isinstance(recipe, str):
         return _create_remotely(recipe, config, device)
+    require_utf8(recipe)
     try:
         recipe.mkdir(parents=True, exist_ok=True)
         run = _next_number(recipe)
