@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
-from inceptionv4.errors import CheckpointError
+from inceptionv4.errors import CheckpointError, ConfigError
+from inceptionv4.settings import coerce
 from inceptionv4.spec import ModelSpec
 from inceptionv4.strict_json import from_json, to_json
 
@@ -117,19 +118,29 @@ class Artefact:
             for note in ("status", "reason"):  # for readers
                 values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")
-            if calibration is not None:
-                calibration |= {key: tuple(calibration[key]) for key in ("files", "float_layers")}
-                calibration = Calibration(**calibration)
-            artefact = cls(
-                **{**values, "spec": ModelSpec.from_dict(values["spec"])},
-                calibration=calibration,
-                verification=None if verification is None else Verification(**verification),
+            spec, trained_on = ModelSpec.from_dict(values.pop("spec")), dict(values.pop("trained_on", {}))
+            return cls(
+                **_typed(cls, values),
+                spec=spec,
+                trained_on=trained_on,
+                calibration=None if calibration is None else Calibration(**_typed(Calibration, calibration)),
+                verification=None if verification is None else Verification(**_typed(Verification, verification)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{name} was exported by another version: {error}; export the model again") from None
-        if artefact.format not in get_args(Format) or artefact.precision not in get_args(Precision):
-            raise CheckpointError(f"{name} says that it is {artefact.format}, {artefact.precision}; export it again")
-        return artefact
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{name} is damaged or was exported by another version: {error}; export the model again"
+            ) from None
+
+
+def _typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values from JSON as the fields of a dataclass take them.
+
+    Raises:
+        KeyError: it has no such field.
+        ConfigError: one is of another type.
+    """
+    hints = get_type_hints(kind)
+    return {name: coerce(value, hints[name], name) for name, value in values.items()}
 
 
 def sidecar(path: Path) -> Path:

@@ -113,7 +113,7 @@ def convert_settings(path: Path) -> Conversion:
     """
     try:
         given = next(yaml.safe_load_all(path.read_text(encoding="utf-8")), None)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"cannot read the settings in {path}: {reason}") from None
     if not isinstance(given, Mapping):

@@ -156,7 +156,7 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
             groups=arrays.get("groups"),
             place={name.removeprefix("place."): arrays[name] for name in arrays if name.startswith("place.")},
         )
-    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, TypeError, EOFError, struct.error, zipfile.BadZipFile):
         return None
     current = mark_of_folders(table, location) if mark is None else mark
     return table if current is not None and current == facts["mark"] else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -66,9 +67,23 @@ def _find_object(uri: str) -> str:
         if run + BEST.as_posix() in names:
             return f"{uri}/{run}{BEST.as_posix()}"
         if run + POINTER.as_posix() in names:
-            newest = storage.read_all(f"{uri}/{run}{POINTER.as_posix()}").decode().strip()
-            return f"{uri}/{run}{POINTER.parent.as_posix()}/{newest}"
+            return f"{uri}/{run}{POINTER.parent.as_posix()}/{_read_pointer(f'{uri}/{run}{POINTER.as_posix()}')}"
     raise UsageError(f"no model at {uri}; give a run folder such as s3://bucket/runs/digits/1, or a file of weights")
+
+
+def _read_pointer(uri: str) -> str:
+    """The name of the newest state of a run in object storage.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    content = storage.read_all(uri)
+    name = content.decode(errors="replace").strip()
+    if not re.fullmatch(r"step-\d+\.safetensors", name):
+        raise CheckpointError(
+            f"{uri} is damaged: it holds {content[:100]!r}, not the name of a state; name one yourself"
+        )
+    return name
 
 
 def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:
