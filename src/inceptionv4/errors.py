@@ -7,6 +7,8 @@
     ├── StorageError          1  object storage that cannot be reached, or that refuses
     │   └── ChangedError      1  an object that was replaced while it was read
     ├── ServingError          1  a request that gets no answer; `status` says why, as HTTP counts
+    ├── AnswerError           1  a model's answer that is not finite
+    ├── OutputError           1  standard output that cannot be written
     ├── UsageError            2  a command that asks for what is not there
     │   └── ConfigError       2  a setting that is unknown, of the wrong type or out of range
     ├── DataError             3  a data set that cannot be used as it is
@@ -54,6 +56,14 @@ class ServingError(Error):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AnswerError(Error):
+    """A model's answer, logits or an embedding, that is NaN or infinite."""
+
+
+class OutputError(Error):
+    """Standard output that cannot be written, such as to a full disk."""
 
 
 class UsageError(Error):

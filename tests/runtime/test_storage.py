@@ -270,6 +270,11 @@ def test_keys_that_no_path_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for look, uri in ((storage.list_objects, "s3://bucket"), (storage.find, "s3://bucket/a//b")):
             with pytest.raises(StorageError, match=f"{uri} is, or holds, a key with an empty part, as in a//b; rename"):
                 look(uri)
+        s3.make_bucket(server.port, "climbing")
+        url = f"http://127.0.0.1:{server.port}/climbing/a/%2E%2E/b"
+        urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT")).close()
+        with pytest.raises(StorageError, match="s3://climbing is, or holds, a key that cannot be read: .* rename it"):
+            print(storage.list_objects("s3://climbing"))
 
 
 @pytest.mark.parametrize("scheme", ["s3", "obs", "gs", "az"])
@@ -298,8 +303,8 @@ def test_a_password_of_an_endpoint_is_not_repeated(monkeypatch: pytest.MonkeyPat
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(map(storage.is_uri, ("s3://b/k", "obs://b", "gs://b/k/", "az://c/k")))
-    assert not any(map(storage.is_uri, ("runs/1", "/s3/b", "file:///a", "http://a/b", Path("s3://b/k"), "s3:///k")))
+    assert all(map(storage.is_uri, ("s3://b/k", "obs://b", "gs://b/k/", "az://c/k", "s3:///k")))
+    assert not any(map(storage.is_uri, ("runs/1", "/s3/b", "file:///a", "http://a/b", Path("s3://b/k"))))
     assert storage.plain("file:///a%20b/c") == "/a b/c"
     assert storage.absolute("s3://b/k/") == "s3://b/k"
     assert storage.absolute("file:///a/b") == storage.absolute("/a/b") == "/a/b"
@@ -316,3 +321,74 @@ def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.cn-north-4.myhuaweicloud.com"
     monkeypatch.setenv("OBS_ENDPOINT", "https://obs.example/")
     assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.example"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:9", "//h", "ftp://h", "http://", "http:// h", "", "h", "http://h:99999"]
+)
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_ENDPOINT"])
+def test_an_endpoint_that_is_no_address_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    """With most of these the library panics, which no `except Exception` catches."""
+    s3.use(monkeypatch, 9)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "a")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "aaaa")
+    monkeypatch.setenv(variable, address)
+    storage._store.cache_clear()
+    with pytest.raises(UsageError, match=rf"{variable} must be .* with http:// or https:// .*, got {address!r}"):
+        storage.find("az://b/k" if variable.startswith("AZURE") else "s3://b/k")
+
+
+def test_of_obs_a_host_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OBS_ENDPOINT", "obs.example:443")
+    assert storage._obs("bucket")["endpoint"] == "https://bucket.obs.example:443"
+    for address in ("//h", "http://", "obs example", "ftp://h", "http://[::1"):
+        monkeypatch.setenv("OBS_ENDPOINT", address)
+        storage._store.cache_clear()
+        with pytest.raises(UsageError, match="OBS_ENDPOINT must be the address of a server"):
+            storage.find("obs://b/k")
+    monkeypatch.setenv("OBS_ENDPOINT", "https://me:secret@h")
+    with pytest.raises(UsageError, match="OBS_ENDPOINT holds a user or password") as error:
+        storage.find("obs://b/k")
+    assert "secret" not in str(error.value)
+    monkeypatch.delenv("OBS_ENDPOINT")
+    monkeypatch.setenv("OBS_REGION", "cn north")
+    with pytest.raises(UsageError, match="OBS_REGION must be a region such as cn-north-4, got 'cn north'"):
+        storage.find("obs://b/k")
+
+
+@pytest.mark.parametrize(
+    ("uri", "word"),
+    [
+        ("s3:///k", "names no bucket: it is empty"),
+        ("s3://", "names no bucket: it is empty"),
+        ("s3://..", "names no bucket: '..' is no name"),
+        ("az://../k", "names no bucket: '..' is no name"),
+        ("obs://./k", "names no bucket: '.' is no name"),
+        ("s3://b?x/k", "names no bucket"),
+        ("s3://a@b/k", "names no bucket"),
+        ("s3://b b/k", "names no bucket"),
+        ("s3://caf\udce9/k", "names no bucket"),
+        ("s3://b/../k", "has the part '..'"),
+        ("s3://b/k/..", "has the part '..'"),
+        ("gs://b/./k", "has the part '.'"),
+        ("s3://b/a\nb", "has the character U[+]000A"),
+        ("s3://b/caf\udce9", "has the character U[+]DCE9"),
+    ],
+)
+def test_what_names_no_object_is_refused_before_anything_is_asked(uri: str, word: str) -> None:
+    for look in (storage.find, storage.list_objects, storage.read_all, storage.delete):
+        with pytest.raises(UsageError, match=word):
+            look(uri)
+
+
+def test_a_library_that_gives_up_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that a file with a line end was read into: the library panics at its first request."""
+    s3.use(monkeypatch, 9)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key\n")
+    storage._store.cache_clear()
+    with pytest.raises(
+        StorageError, match="s3://b/k cannot be asked for: .*look for blanks and line ends in AWS_ACCESS"
+    ):
+        storage.find("s3://b/k")

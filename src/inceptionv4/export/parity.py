@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +13,12 @@ from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
 from inceptionv4.data.photographs import load_photographs
 from inceptionv4.data.samples import Samples
-from inceptionv4.errors import DataError, Error
+from inceptionv4.errors import AnswerError, DataError, Error
 from inceptionv4.inference.agreement import Reference
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.storage import absolute
 from inceptionv4.weights.checkpoint import Checkpoint
 
@@ -44,14 +45,19 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
         DataError: `data` cannot be used, or one of the images cannot be decoded.
         StorageError: it is in object storage, which cannot be reached, or refuses.
         UsageError: its layout needs an extra that is not installed.
+        AnswerError: an answer of the network is not finite.
     """
     if data is not None:
         return _ask(network, checkpoint, data)
     trained_on = checkpoint.trained_on.get("location")
     if trained_on is not None:
         # Nobody asked for them now: whatever is wrong with them, decoding included, is no reason to export nothing.
-        with contextlib.suppress(Error, OSError):
+        try:
             return _ask(network, checkpoint, trained_on)
+        except AnswerError:
+            raise
+        except (Error, OSError):
+            return _ask(network, checkpoint, DIGITS)
     return _ask(network, checkpoint, DIGITS)
 
 
@@ -62,10 +68,14 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
         raise DataError(
             f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
         )
-    batches = evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1)
+    asked = spread(samples, IMAGES)
+    batches = evaluation_batches(asked, preprocessing, batch_size=8, workers=1)
     photographs = load_photographs(preprocessing)
     images = torch.cat([*(batch.images for batch in batches), photographs])
     reference = Reference(network, images, preprocessing, coloured=len(photographs))
+    plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
+    names = [*map(asked.describe, range(len(asked))), *["a photograph of the package"] * len(photographs)]
+    plain.require_finite(reference.logits, names.__getitem__)
     return Questions(reference, f"{samples.source.location}, {len(photographs)} photographs of the package")
 
 

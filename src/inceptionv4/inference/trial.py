@@ -7,7 +7,6 @@ would make the rest much faster.
 from __future__ import annotations
 
 import importlib.util
-import sys
 import time
 
 from torch import Tensor
@@ -22,6 +21,7 @@ from inceptionv4.inference.backends.backend import Backend, RuntimeSpeed
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.open_weights import NAMES, Weights
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.printable import note
 from inceptionv4.runtime.launcher import read_launch
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
@@ -47,7 +47,7 @@ def open_fastest(weights: Weights, precision: PrecisionOption) -> Backend:
         raise UsageError("--runtime auto is for one process: each of several could choose another; name one, or none")
     backend, trials = try_runtimes(weights, precision)
     size = weights.spec.preprocessing.size
-    print(f"trial on {backend.batch_size} images of {size} px:", *trials, sep="\n  ", file=sys.stderr)
+    note(f"trial on {backend.batch_size} images of {size} px:", *(f"  {trial}" for trial in trials))
     backend.trials = trials
     return backend
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from inceptionv4.errors import Error, UsageError
+from inceptionv4.printable import note
 from inceptionv4.runtime.machines import PER_CARD, Machines, find_machines
 from inceptionv4.runtime.storage import is_uri, join
 
@@ -157,10 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         start = plan_start(sys.argv[1:] if arguments is None else arguments, os.environ)
     except Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         sys.exit(error.exit_code)
     if start is None:
-        print("the first process of this machine trains on all of its cards")
+        note("the first process of this machine trains on all of its cards")
         sys.exit(0)
     variables = {name: value for name, value in os.environ.items() if name not in start.unset}
     # A machine that comes back would wait in vain for the address of a store that torch (2.14) tells only once.

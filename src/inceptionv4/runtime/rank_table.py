@@ -15,13 +15,13 @@ A table is `initializing` until all machines of a job are there.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inceptionv4.errors import UsageError
+from inceptionv4.strict_json import from_json
 
 FILE = "jobstart_hccl.json"
 """The table's name where a variable names its folder."""
@@ -64,7 +64,7 @@ def read_rank_table(path: Path, seconds: float = WAIT_SECONDS) -> list[Machine]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_bytes())
+        table = from_json(path.read_bytes())
     except OSError as error:
         raise UsageError(f"the rank table {path} cannot be read: {error.strerror}") from None
     except ValueError as error:

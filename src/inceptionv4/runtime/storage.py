@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,9 +32,11 @@ from urllib.parse import unquote, urlsplit
 from inceptionv4.errors import ChangedError, StorageError, UsageError
 from inceptionv4.runtime.credentials import has_credentials, hide_credentials
 
-URI = re.compile(r"(s3|obs|gs|az)://([^/]+)/?(.*)", re.DOTALL)
+URI = re.compile(r"(s3|obs|gs|az)://([^/]*)/?(.*)", re.DOTALL)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00")
 """A version that is a time of change, where the storage gives no ETag."""
+BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
+"""Names of buckets and containers of any of these; anything else would be another part of the address."""
 PART_BYTES = 8 << 20
 PARTS = 8
 """That are fetched or sent at once."""
@@ -43,6 +46,14 @@ VARIABLES = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+
+ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "obs": ("OBS_ENDPOINT",),
+    "gs": (),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Variables with the address of a server; the first that is set counts."""
 
 Place = Path | str
 """A path, or a URI."""
@@ -265,7 +276,11 @@ def _obstore() -> Any:
 
 
 def _open(uri: str) -> tuple[Any, str]:
-    """The store that holds an object, and the object's key in it."""
+    """The store that holds an object, and the object's key in it.
+
+    Raises:
+        UsageError: the URI names no bucket, or no key that can be asked for.
+    """
     match = URI.fullmatch(uri)
     if match is None:
         raise UsageError(f"{uri} is no URI of an object; expected s3://BUCKET/KEY, or obs://, gs://, az://")
@@ -274,7 +289,15 @@ def _open(uri: str) -> tuple[Any, str]:
         raise UsageError(
             f"{hide_credentials(uri)} has a name or a password in it; leave them out, and set {VARIABLES[scheme]}"
         )
-    return _store(scheme, bucket), key.rstrip("/")
+    if not BUCKET.fullmatch(bucket):
+        named = f"{bucket!r} is no name of one" if bucket else "it is empty"
+        raise UsageError(f"{uri} names no bucket: {named}; expected {scheme}://BUCKET/KEY")
+    key = key.rstrip("/")
+    if dots := {".", ".."} & set(key.split("/")):
+        raise UsageError(f"{uri} has the part {max(dots)!r}, which names no folder in object storage; leave it out")
+    if strange := next((letter for letter in key if unicodedata.category(letter) in ("Cc", "Cs")), None):
+        raise UsageError(f"{uri} has the character U+{ord(strange):04X}, which no key that can be read has; rename it")
+    return _store(scheme, bucket), key
 
 
 @lru_cache
@@ -302,16 +325,44 @@ def _store(scheme: str, bucket: str) -> Any:
     }
     options: dict[str, Any] = {"retry_config": retry, "client_options": client}
     try:
+        endpoint = _endpoint(scheme)
+        client["allow_http"] = (endpoint or "").lower().startswith("http://")
         if scheme == "gs":
             return store.GCSStore(bucket, **options)
         if scheme == "az":
             return store.AzureStore(bucket, **options)
         own = _obs(bucket) if scheme == "obs" else {}
-        endpoint = own.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        client["allow_http"] = (endpoint or "").startswith("http://")
         return store.S3Store(bucket, **own, **options)
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise UsageError(f"cannot use {scheme}://{bucket}: {_first_line(error)}; set {VARIABLES[scheme]}") from None
+
+
+def _endpoint(scheme: str) -> str | None:
+    """The address of the server that the environment names, if it names one.
+
+    Raises:
+        UsageError: a variable has what is no such address, of which the library would make an address or a crash.
+    """
+    given = {name: os.environ[name] for name in ENDPOINTS[scheme] if name in os.environ}
+    if scheme == "obs":  # which the library does not read by itself
+        given = {name: value for name, value in given.items() if value}
+    for name, value in given.items():
+        text = value if scheme != "obs" or "://" in value else f"https://{value}"  # OBS's own are given as hosts
+        try:
+            address = urlsplit(text)
+            sound = address.scheme.lower() in ("http", "https") and bool(address.hostname) and address.port != 0
+        except ValueError:  # of a port or an address in brackets
+            sound = False
+        if not sound or not text.isascii() or re.search(r"[\s\0-\x1f\x7f<>\"{}|\\^`?#]", text):
+            raise UsageError(
+                f"{name} must be the address of a server, with http:// or https:// and a host, such as "
+                f"https://storage.example.org:9000, got {value!r}; correct it or unset it"
+            )
+        if address.username is not None or address.password is not None:
+            raise UsageError(
+                f"{name} holds a user or password, which is no part of the address; set {VARIABLES[scheme]}"
+            )
+    return next(iter(given.values()), None)
 
 
 def _obs(bucket: str) -> dict[str, Any]:
@@ -320,7 +371,9 @@ def _obs(bucket: str) -> dict[str, Any]:
     Raises:
         UsageError: it is not said where OBS is.
     """
-    endpoint, region = os.environ.get("OBS_ENDPOINT"), os.environ.get("OBS_REGION")
+    endpoint, region = _endpoint("obs"), os.environ.get("OBS_REGION")
+    if region and not BUCKET.fullmatch(region):
+        raise UsageError(f"OBS_REGION must be a region such as cn-north-4, got {region!r}")
     if not endpoint and not region:
         raise UsageError(
             f"cannot use obs://{bucket}: set OBS_ENDPOINT, such as https://obs.cn-north-4.myhuaweicloud.com"
@@ -367,20 +420,30 @@ def _named(uri: str) -> Iterator[None]:
         variables = VARIABLES[uri.partition(":")[0]]
         raise StorageError(f"{uri} is refused: {_first_line(error)}; check {variables}") from None
     except (exceptions.BaseError, ValueError) as error:
-        variables = VARIABLES[uri.partition(":")[0]]
         if "empty path segment" in str(error):
             raise StorageError(f"{uri} is, or holds, a key with an empty part, as in a//b; rename it") from None
-        if not isinstance(error, exceptions.BaseError):
-            raise
+        if not isinstance(error, exceptions.BaseError) or "invalid path" in str(error):
+            raise StorageError(
+                f"{uri} is, or holds, a key that cannot be read: {_first_line(error)}; rename it"
+            ) from None
+        variables = VARIABLES[uri.partition(":")[0]]
         if "NoSuchBucket" in str(error):
             raise StorageError(f"{uri} is not there: there is no such bucket; check its name and {variables}") from None
         raise StorageError(
             f"{uri} cannot be reached: {_first_line(error)}; {patience():g} s is the limit, check the network and "
             f"{variables}"
         ) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        # The library was written in Rust, and has given up on what it was told, such as a key with a line end.
+        raise StorageError(
+            f"{uri} cannot be asked for: {_first_line(error)}; look for blanks and line ends in "
+            f"{VARIABLES[uri.partition(':')[0]]}"
+        ) from None
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """What the library says, without its own innards and without the mark-up of the server's answer."""
     text = hide_credentials(str(error).partition("\n\nDebug source")[0])
     text = re.sub(r", max_retries: \d+, retry_timeout: [^ ]+", "", text)

@@ -24,6 +24,7 @@ from inceptionv4.serving.tensors import (
     write_binary_texts,
 )
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import to_json
 
 EXTENSIONS = ("binary_tensor_data", "classification")
 VERSION = "1"
@@ -151,7 +152,7 @@ class Protocol:
         answer: dict[str, object] = {"model_name": self.name, "model_version": VERSION, "outputs": described}
         if inference.id is not None:
             answer["id"] = inference.id
-        head = json.dumps(answer, allow_nan=False).encode()
+        head = to_json(answer).encode()
         return Response(head + b"".join(binary), len(head) if binary else None)
 
     def _read_images(self, inputs: Any, binary: memoryview) -> list[bytes] | Tensor:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from typing import NoReturn
 import uvicorn
 
 from inceptionv4.errors import Error, StoppedError, UsageError
+from inceptionv4.printable import note
 from inceptionv4.runtime.ending import end_at_once
 from inceptionv4.runtime.signals import SIGNALS, handle
 from inceptionv4.serving.app import App
@@ -79,7 +79,7 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     """The second signal: whatever is at work is left where it is."""
     if number == signal.SIGHUP:
         return  # of a terminal that closes, shell and system both send one: no user is impatient
-    print("stopped at once by a second signal", file=sys.stderr)
+    note("stopped at once by a second signal")
     end_at_once(128 + number)
 
 

@@ -84,7 +84,7 @@ class Mirror:
                     shutil.rmtree(self.folder, ignore_errors=True)
             except StorageError as failure:
                 raise StorageError(
-                    f"{failure}\nThe run is whole in {self.folder}; `--resume {self.uri}` on this machine sends it"
+                    f"{failure}. The run is whole in {self.folder}; `--resume {self.uri}` on this machine sends it"
                 ) from None
             finally:
                 self._lease.release()

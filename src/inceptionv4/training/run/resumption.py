@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.files import write_text
 from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.strict_json import from_json
 from inceptionv4.training.run.find import read_settings
 from inceptionv4.training.run.folder import RunFolder
 from inceptionv4.training.run.history import History, bring_back, check_files
@@ -233,7 +233,7 @@ def _parse_settings(run: Path) -> Config | None:
 def _recorded_precision(run: Path) -> PrecisionOption | None:
     """The precision in which a run was begun, from its environment."""
     try:
-        device = str(json.loads((run / "environment.json").read_bytes())["device"])
+        device = str(from_json((run / "environment.json").read_bytes())["device"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     precision = device.rpartition(", ")[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from inceptionv4.artefact import NOTE as EXPORTED
 from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError
 from inceptionv4.imagenet import class_names
+from inceptionv4.printable import note
 from inceptionv4.runtime.exported import verify_content
 from inceptionv4.spec import NOTE, ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
@@ -76,5 +76,5 @@ def _read_config(path: Path) -> dict[str, Any] | None:
         return None
     config = load_config(path)
     if config is None:
-        print(f"{path} is not timm's and says nothing of these weights: not used", file=sys.stderr)
+        note(f"{path} is not timm's and says nothing of these weights: not used")
     return config
