@@ -32,6 +32,7 @@ class Questions:
 
     reference: Reference
     source: str
+    """Where the images come from that are not the package's photographs."""
 
 
 def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -> Questions:
@@ -76,7 +77,7 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
     plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
     names = [*map(asked.describe, range(len(asked))), *["a photograph of the package"] * len(photographs)]
     plain.require_finite(reference.logits, names.__getitem__)
-    return Questions(reference, f"{samples.source.location}, {len(photographs)} photographs of the package")
+    return Questions(reference, samples.source.location)
 
 
 def spread(samples: Samples, count: int) -> Samples:
@@ -94,7 +95,7 @@ def verify(name: str, backend: Backend, questions: Questions, precision: Precisi
     agreement = questions.reference.compare(backend.infer(questions.reference.images), precision)
     found = Verification(
         images=len(questions.reference.images),
-        source=questions.source,
+        source=f"{questions.source} and photographs",
         largest_difference=agreement.largest_difference,
         top1_agreement=agreement.top1_agreement,
         top5_overlap=agreement.top5_overlap,

@@ -86,7 +86,7 @@ class Reference:
         refusal = None
         if not bool(logits.isfinite().all()):
             refusal = "its logits are not finite"
-        elif own.rms > variation / 2:
+        elif own.rms >= variation / 2:
             refusal = (
                 f"the model's own answers differ by {variation:.2g} from image to image, and rounding in {precision} "
                 f"changes them by {own.rms:.2g}: nothing can be told from them"
