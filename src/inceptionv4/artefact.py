@@ -6,6 +6,7 @@ and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
@@ -145,7 +146,10 @@ def _typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         KeyError: it has no such field.
-        ConfigError: one is of another type.
+        ConfigError: one is of another type, or not finite.
     """
     hints = get_type_hints(kind)
-    return {name: coerce(value, hints[name], name) for name, value in values.items()}
+    typed = {name: coerce(value, hints[name], name) for name, value in values.items()}
+    if infinite := [name for name, value in typed.items() if isinstance(value, float) and not math.isfinite(value)]:
+        raise ConfigError(f"{infinite[0]} must be finite")
+    return typed

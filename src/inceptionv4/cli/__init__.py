@@ -352,7 +352,7 @@ def _run(tokens: list[str], debug: bool) -> int:
     except OSError as error:  # the system's word about a file or a folder that somebody named
         if debug or error.filename is None:
             raise
-        complain(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+        complain(f"cannot use {error.filename}: {error.strerror}")
         return 1
     except SystemExit as ended:  # of SIGTERM, or of rich, which has lost the reader
         return 0 if reader_left() else ended.code if isinstance(ended.code, int) else 1

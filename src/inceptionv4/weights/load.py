@@ -104,9 +104,7 @@ def _read_pointer(uri: str) -> str:
     content = storage.read_all(uri)
     name = content.decode(errors="replace").strip()
     if not re.fullmatch(r"step-\d+\.safetensors", name):
-        raise CheckpointError(
-            f"{uri} is damaged: it holds {content[:100]!r}, not the name of a state; name one yourself"
-        )
+        raise CheckpointError(f"{uri} is damaged: it holds {content[:100]!r}, not the name of a state; give one")
     return name
 
 
