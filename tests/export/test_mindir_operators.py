@@ -11,9 +11,10 @@ import pytest
 
 from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError
-from inceptionv4.inference.backends.mindspore import MindSporeBackend, check_operators
+from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.spec import ModelSpec
+from inceptionv4.weights.graph_files import check_mindir
 
 MINDIR = """
 graph {
@@ -89,16 +90,16 @@ def test_no_library_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CheckpointError, match="it is not opened"):
         open_backend(path)
     assert not sentinel.exists()
-    monkeypatch.setattr("inceptionv4.inference.backends.mindspore.check_operators", lambda path: None)
+    monkeypatch.setattr("inceptionv4.inference.backends.mindspore.check_mindir", lambda path: None)
     MindSporeBackend(path).run(np.zeros((2, 3), np.float32))
     assert sentinel.exists()
 
 
 def test_a_sound_one_is_opened(tmp_path: Path) -> None:
     path = write(MINDIR, tmp_path / "m.mindir")
-    check_operators(path)
+    check_mindir(path)
     images = np.float32([[-1, 0, 2], [3, -4, 5]])
     np.testing.assert_array_equal(MindSporeBackend(path).run(images), images.clip(0))
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match=r"m\.mindir is damaged, or encrypted"):
-        check_operators(path)
+        check_mindir(path)

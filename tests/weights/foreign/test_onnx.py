@@ -221,5 +221,14 @@ def test_weights_elsewhere_are_not_followed_out_of_the_folder(
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../secret")
     (inner / "x.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match=r"weights in '\.\./secret', which is no regular file beside it"):
         read_model(inner / "x.onnx")
+
+
+def test_operators_in_a_circle_end(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["a"], ["b"]), helper.make_node("Identity", ["b"], ["a"])]
+    output = helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [1])
+    path = tmp_path / "x.onnx"
+    path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [], [output])).SerializeToString())
+    with pytest.raises(CheckpointError, match="go round in a circle"):
+        read_onnx(path)

@@ -14,6 +14,7 @@ from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA
 from inceptionv4.runtime.exported import verify_content
+from inceptionv4.weights.graph_files import check_onnx
 
 PROVIDERS = {
     NVIDIA: "CUDAExecutionProvider",
@@ -42,12 +43,13 @@ class OnnxBackend(GraphBackend):
 
         Raises:
             UsageError: onnxruntime is not installed, or the libraries of the device do not load.
-            CheckpointError: damaged, or not exported by this package.
+            CheckpointError: damaged, not exported by this package, or with weights that lie elsewhere.
         """
         try:
             import onnxruntime  # noqa: F401 - a word about it, before a word about the file
         except ImportError:
             raise UsageError("ONNX files are run by onnxruntime: pip install 'inceptionv4[onnx]'") from None
+        check_onnx(path)
         try:
             session = _session(path, torch.device(CPU))
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.errors import CheckpointError
 from inceptionv4.network.architecture import (
     NORM_EPS,
     AveragePool,
@@ -28,6 +28,7 @@ from inceptionv4.network.architecture import (
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 from inceptionv4.spec import NOTE
 from inceptionv4.weights.foreign.assemble import BACKGROUND, DROPPED, Report
+from inceptionv4.weights.graph_files import parse_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -42,17 +43,15 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], Architecture, Report, dict
 
     Raises:
         UsageError: the package onnx is not installed.
-        CheckpointError: damaged, or another network.
+        CheckpointError: damaged, another network, or with tensors in files that are not beside it.
     """
+    model = parse_onnx(path)
+    from onnx.external_data_helper import load_external_data_for_model
+
     try:
-        import onnx
-    except ImportError:
-        raise UsageError("ONNX files are read with onnx: pip install 'inceptionv4[onnx]'") from None
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # noqa: BLE001 - protobuf's own, which it has changed before
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is damaged ({reason}), or its weights lie in a file that is gone") from None
+        load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
+        raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]}); copy it again") from None
     complaints = []
     for name, stages in ARCHITECTURES.items():
         try:
@@ -196,7 +195,11 @@ class _Graph:
         return str(pool.input[0])
 
     def _skip(self, tensor: str, operators: tuple[str, ...]) -> str:
+        seen = set()
         while tensor in self.made_by and self.made_by[tensor].op_type in operators:
+            if tensor in seen:
+                raise _NotThisOneError(f"its operators go round in a circle at {tensor[:100]}")
+            seen.add(tensor)
             tensor = str(self.made_by[tensor].input[0])
         return tensor
 
