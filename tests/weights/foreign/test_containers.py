@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import io
 import json
 import pickle
 import random
+import resource
+import struct
+import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,10 @@ from torch import Tensor
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.weights.foreign import containers
+from inceptionv4.weights.foreign.assemble import assemble
 from inceptionv4.weights.foreign.containers import read_arrays
 from inceptionv4.weights.foreign.mindspore import read_mindspore, write_mindspore
+from inceptionv4.weights.foreign.origins import TIMM
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1.5, -2])}
 
@@ -254,3 +260,109 @@ def test_mindspores_parts_checksum_texts_and_bfloat16(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cut short"):
         read_mindspore(path)
     assert json.dumps(sorted(found)) == '["b", "step", "w"]'
+
+
+def pickled(*opcodes: bytes) -> bytes:
+    """A dict with one array, `a`, that these make."""
+    return b"\x80\x03}X\x01\x00\x00\x00a" + b"".join(opcodes) + b"s."
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\x00\x00\x00\x00tX\x01\x00\x00\x00btR"
+OBJECTS = b"cnumpy\ndtype\n(X\x01\x00\x00\x00O\x89\x88tR(J\x03\x00\x00\x00X\x01\x00\x00\x00|NNN" + 2 * number(8)
+FLOATS = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4\x89\x88tR"
+PICKLES = {
+    "addresses of objects": pickled(
+        *(ARRAY, b"(", number(1), b"(", number(2), b"t", OBJECTS, number(0), b"tb", b"\x89C\x10", b"A" * 16, b"tb")
+    ),
+    "a stride of 0": pickled(
+        *(b"cnumpy\nndarray\n((", number(2**31 - 1), number(1000), b"tX\x02\x00\x00\x00f4C\x04abcd", number(0)),
+        *(b"(", number(0), number(0), b"ttR"),
+    ),
+    "fewer bytes than its shape": pickled(
+        *(ARRAY, b"(", number(1), b"(", number(2**31 - 1), b"t", FLOATS, b"\x89C\x04abcd", b"tb")
+    ),
+    "a place far away for what it remembers": pickled(b"Kdr\xff\xff\xff\x7f"),
+    "bytes that are not there": pickled(b"\x96" + struct.pack("<q", 1 << 40)),
+    "many arrays of the same bytes": b"\x80\x03}(" + b"".join(
+        b"X\x01\x00\x00\x00" + name.encode() + ARRAY + b"(" + number(1) + b"(" + number(250) + b"t" + FLOATS + b"\x89"
+        + (b"B\xe8\x03\x00\x00" + bytes(1000) + b"q\x07" if name == "a" else b"h\x07") + b"tb"
+        for name in "abcdefgh"
+    ) + b"u.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_neither_reaches_into_memory_nor_fills_it(kind: str, tmp_path: Path) -> None:
+    """numpy, left to it, takes any address for an object's; pickle in C reserves 64 GB for a place far away."""
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(PICKLES[kind])
+    with limited_memory(), pytest.raises(CheckpointError, match=r"x\.pdparams"):
+        read_arrays(path)
+
+
+def test_the_pickles_above_are_sound_but_for_one_thing(tmp_path: Path) -> None:
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(pickled(ARRAY, b"(", number(1), b"(", number(1), b"t", FLOATS, b"\x89C\x04\0\0\x80?", b"tb"))
+    np.testing.assert_array_equal(read_arrays(path).arrays["a"], np.float32([1]))
+
+
+@contextlib.contextmanager
+def limited_memory() -> Iterator[None]:
+    """2 GiB more than there are now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + (2 << 30), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def reserve() -> bytes:
+    class Reserve:
+        def __reduce__(self) -> tuple[object, ...]:
+            return bytearray, (1 << 40,)
+
+    return pickle.dumps({"a": Reserve()}, 2)
+
+
+def test_a_torch_checkpoint_fills_no_memory_and_holds_each_member_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(zip_pickle(reserve()))
+    with pytest.raises(CheckpointError, match="holds a bytearray"):
+        read_arrays(path)
+    torch.save(tensors(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes() + reserve())
+    with pytest.raises(CheckpointError, match="holds a bytearray"):
+        read_arrays(path)
+    torch.save({"a": torch.zeros(1).expand(1 << 20, 1 << 20)}, path)
+    with pytest.raises(CheckpointError, match="arrays of more than 8 GiB"):
+        read_arrays(path)
+    for name in ("x/data.pkl", "x/Data.pkl"):
+        torch.save(tensors(), path)
+        with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+            warnings.simplefilter("ignore")
+            archive.writestr(name, archive.read("x/data.pkl"))
+        with pytest.raises(CheckpointError, match="members of one name"):
+            read_arrays(path)
+
+
+def odd_arrays() -> dict[str, Any]:
+    weight = torch.ones(2, 2)
+    return {
+        "sparse": weight.to_sparse(), "complex": weight.to(torch.complex64), "meta": weight.to("meta"),
+        "texts": np.array(["a", "b"]), "times": np.array([0], "datetime64[s]"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", odd_arrays())
+def test_weights_are_plain_arrays(kind: str) -> None:
+    arrays: dict[str, Any] = dict.fromkeys(
+        (name + part for name in TIMM.convolutions for part in (".conv.weight", ".bn.weight")), odd_arrays()[kind]
+    )
+    with pytest.raises(CheckpointError, match=r"features\.0\.conv\.weight is no plain array of real numbers"):
+        assemble(arrays, TIMM)

@@ -5,30 +5,20 @@ A record is one label byte (binary form) and 3072 bytes of pixels, 32 x 32, plan
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.table import TRAIN, VAL, Table, Texts
-from inceptionv4.errors import DataError, ImageError
+from inceptionv4.errors import DataError
+from inceptionv4.runtime.unpickle import unpickle
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 PIXELS = 3 * 32 * 32
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
-"""All that a batch's pickle needs; anything else in it is refused before it is called."""
 
 
 class CifarSource(RangeSource):
@@ -91,23 +81,12 @@ def _pickled(batch: Path) -> tuple[list[int], list[int]]:
     """The labels, and where in the file the pixels lie: a pickle holds an array's bytes as they are."""
     content = batch.read_bytes()
     try:
-        values = Unpickler(io.BytesIO(content), encoding="bytes").load()
-        labels, data = [int(label) for label in values[b"labels"]], values[b"data"]
-        pixels = np.ascontiguousarray(data, np.uint8).reshape(len(labels), PIXELS).tobytes()
-    except ImageError as error:
-        raise DataError(f"{batch} {error}") from None
+        values = unpickle(content, encoding="bytes")
+        labels = [int(label) for label in values[b"labels"]]
+        pixels = np.ascontiguousarray(values[b"data"].array(), np.uint8).reshape(len(labels), PIXELS).tobytes()
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         raise DataError(f"{batch} is no CIFAR-10 batch: {error}") from None
     start = content.find(pixels)
     if start < 0:
         raise DataError(f"{batch} was pickled again in another form; use the file as it was distributed")
     return labels, [start + PIXELS * record for record in range(len(labels))]
-
-
-class Unpickler(pickle.Unpickler):
-    """An unpickler that knows arrays and nothing else, so that a file cannot run what it likes."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ALLOWED:
-            return super().find_class(module, name)
-        raise ImageError(f"holds {module}.{name}, which no CIFAR-10 batch does; it was not run")

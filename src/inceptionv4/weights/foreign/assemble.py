@@ -95,6 +95,14 @@ def assemble(
     return _Assembly(arrays, origin, classes).finish(dtype)
 
 
+def _is_plain(array: Array) -> bool:
+    if isinstance(array, np.ndarray):
+        return array.dtype.kind in "biuf"
+    if array.layout != torch.strided or array.device.type != "cpu":
+        return False
+    return not (array.is_quantized or array.is_complex() or array.is_nested)
+
+
 class _Assembly:
     def __init__(self, arrays: Mapping[str, Array], origin: Origin, classes: int | None) -> None:
         self.arrays, self.origin = arrays, origin
@@ -131,6 +139,8 @@ class _Assembly:
         else:
             self.report.taken += 1
         array = self.arrays[name]
+        if not _is_plain(array):
+            raise CheckpointError(f"{name} is no plain array of real numbers, as weights are; save it as one")
         return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
 
     def _convolution(self, name: str) -> Tensor:

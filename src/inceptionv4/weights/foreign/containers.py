@@ -3,7 +3,7 @@
 safetensors              timm, Hugging Face, MindSpore
 torch's zip or pickle    `.pth`; read by torch's own restricted unpickler
 MindSpore's protobuf     `.ckpt`
-PaddlePaddle's pickle    `.pdparams`; read by an unpickler that knows arrays and nothing else
+PaddlePaddle's pickle    `.pdparams`; read by an unpickler of ours, in which nothing is called
 numpy's zip              `.npz`; what a TensorFlow checkpoint is exported to
 """
 
@@ -25,7 +25,10 @@ from inceptionv4.weights.foreign.mindspore import ENCRYPTED, read_mindspore
 from inceptionv4.weights.foreign.paddle import read_paddle
 
 MAX_BYTES = 8 << 30
-"""That a compressed archive may unpack to: above any Inception-v4, below most machines' memory."""
+"""That a compressed archive may unpack to, and all arrays have together: above any Inception-v4, below most machines'
+memory."""
+RESERVES = b"bytearray"
+"""What torch's restricted unpickler may call, which reserves as much memory as a file of sixty bytes asks for."""
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that torch's files before 1.6 begin with, pickled."""
 TENSORFLOW_TABLE = bytes.fromhex("57fb808b247547db")
@@ -54,7 +57,10 @@ def read_arrays(path: Path) -> Arrays:
         CheckpointError: damaged, encrypted, of no known kind, or it asks for code to be run.
     """
     try:
-        return _read(path)
+        found = _read(path)
+        # A stride of 0 makes any number of them of a few bytes.
+        if sum(array.nbytes for array in found.arrays.values()) > MAX_BYTES:
+            raise CheckpointError(f"{path} has arrays of more than {MAX_BYTES >> 30} GiB, which no Inception-v4 has")
     except CheckpointError:
         raise
     except Exception as error:  # noqa: BLE001 - on scrambled files torch, numpy and pickle raise nearly anything
@@ -62,6 +68,7 @@ def read_arrays(path: Path) -> Arrays:
         raise CheckpointError(
             f"{path} is damaged, or holds more than arrays ({reason}); nothing in it was executed; copy it again"
         ) from None
+    return found
 
 
 def is_onnx(path: Path) -> bool:
@@ -77,19 +84,11 @@ def _read(path: Path) -> Arrays:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             return Arrays("safetensors", tensors, dict(file.metadata() or {}))
     if start[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-        if sum(member.file_size for member in members) > MAX_BYTES:
-            raise CheckpointError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no Inception-v4 does")
-        if path.suffix.lower() == ".pt2" or any(member.filename.endswith(EXPORTED_PROGRAM) for member in members):
-            raise CheckpointError(
-                f"{path} is a .pt2 of torch.export, which is not opened: torch executes code that such a file holds; "
-                "give the weights that it was made of, or export them to ONNX or OpenVINO"
-            )
-        if members and all(member.filename.endswith(".npy") for member in members):
+        if _is_npz(path):
             return Arrays("numpy .npz", _read_npz(path))
         return Arrays("torch", _read_torch(path))
     if start.startswith(TORCH_LEGACY):
+        _refuse_reserves(path, path.read_bytes())
         return Arrays("torch", _read_torch(path))
     if start[:1] == b"\x80":
         return Arrays("PaddlePaddle", read_paddle(path))
@@ -116,6 +115,36 @@ def _ends(path: Path) -> tuple[bytes, bytes, int]:
         size = file.seek(0, 2)
         file.seek(max(0, size - 8))
         return start, file.read(8), size
+
+
+def _is_npz(path: Path) -> bool:
+    """True if a zip holds numpy's arrays, and no checkpoint of torch's.
+
+    Raises:
+        CheckpointError: it unpacks to too much, is a .pt2, or has a member twice, of which one reader may take the one and the
+            next reader the other.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > MAX_BYTES:
+            raise CheckpointError(f"{path} unpacks to more than {MAX_BYTES >> 30} GiB, which no Inception-v4 does")
+        names = [member.filename for member in members]
+        if path.suffix.lower() == ".pt2" or any(name.endswith(EXPORTED_PROGRAM) for name in names):
+            raise CheckpointError(
+                f"{path} is a .pt2 of torch.export, which is not opened: torch executes code that such a file holds; "
+                "give the weights that it was made of, or export them to ONNX or OpenVINO"
+            )
+        if len({name.lower() for name in names}) < len(names):
+            raise CheckpointError(f"{path} has members of one name, which no file of weights has; copy it again")
+        for name in names:
+            if name.endswith(".pkl"):
+                _refuse_reserves(path, archive.read(name))
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _refuse_reserves(path: Path, content: bytes) -> None:
+    if RESERVES in content:
+        raise CheckpointError(f"{path} holds a {RESERVES.decode()}, which may take any amount of memory; not read")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
