@@ -147,11 +147,11 @@ def test_a_graph_of_any_names_with_norms_beside_or_within(tmp_path: Path, fold: 
     path = tmp_path / "x.onnx"
     plain_graph(network, path, fold=fold)
     torch.testing.assert_close(answers(path), network(IMAGES), rtol=1e-4, atol=1e-4)
-    weights, found, report, _ = read_onnx(path)
-    assert found == architecture
-    assert list(report.folded.values()) == ([149] if fold else [])
+    model = read_onnx(path)
+    assert model.architecture == architecture
+    assert list(model.report.folded.values()) == ([149] if fold else [])
     if not fold:
-        assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+        assert all(torch.equal(model.weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @torch.no_grad()

@@ -223,3 +223,5 @@ PADDLE = Origin(
 )  # fmt: skip
 ORIGINS = (OURS, TIMM, ZOO, MINDCV, SLIM, PADDLE)
 """Told apart by their names; Cadene's are timm's, but have a class more."""
+IN_TORCH = (OURS, TIMM, CADENE)
+"""Whose files hold the network that timm builds, by its names or ours, so that a config.json of timm's may be theirs."""
