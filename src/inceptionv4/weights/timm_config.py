@@ -131,7 +131,7 @@ def _check_network(path: Path, config: Mapping[str, Any], classes: int, dropped:
 
 
 def _class_names(path: Path, config: Mapping[str, Any], classes: int) -> tuple[str, ...] | None:
-    """timm's `label_names`, else transformers' `id2label` or `label2id`; None where none is given."""
+    """Names by `label_names` of timm's, else by transformers' `id2label` or `label2id`; None where none is given."""
     key = next((key for key in ("label_names", "id2label", "label2id") if config.get(key) is not None), None)
     if key is None:
         return None

@@ -75,11 +75,11 @@ def read_onnx(path: Path) -> OnnxModel:
             complaints.append(str(error))
         else:
             notes = {entry.key: entry.value for entry in model.metadata_props}
-            return OnnxModel(weights, name, _fixed_size(path, images), report, notes)
+            return OnnxModel(weights, name, fixed_size(path, images), report, notes)
     raise CheckpointError(f"{path} is no Inception-v4 in float: {complaints[0]}")
 
 
-def _fixed_size(path: Path, images: onnx.ValueInfoProto) -> int | None:
+def fixed_size(path: Path, images: onnx.ValueInfoProto) -> int | None:
     """The side of the square that a graph's images must be; None if it takes any.
 
     Raises:

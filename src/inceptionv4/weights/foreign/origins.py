@@ -224,4 +224,4 @@ PADDLE = Origin(
 ORIGINS = (OURS, TIMM, ZOO, MINDCV, SLIM, PADDLE)
 """Told apart by their names; Cadene's are timm's, but have a class more."""
 IN_TORCH = (OURS, TIMM, CADENE)
-"""Whose files hold the network that timm builds, by its names or ours, so that a config.json of timm's may be theirs."""
+"""Whose files hold timm's network by its names or ours, so that a config.json of timm's may be theirs."""

@@ -107,7 +107,7 @@ def _read_arrays(path: Path) -> _Found:
 
 
 def _read_config(path: Path, origin: Origin) -> dict[str, Any] | None:
-    """timm's config beside weights of `origin`; None if there is none. Of a file that is not used a line says why."""
+    """The config of timm's beside weights of `origin`; None if there is none. A line says why a file is not used."""
     if not path.is_file():
         return None
     if origin not in IN_TORCH:
