@@ -20,10 +20,10 @@ from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
-from inceptionv4.weights.foreign.origins import TIMM
+from inceptionv4.weights.foreign.origins import MINDCV, TIMM
 from inceptionv4.weights.load import read_model
 from inceptionv4.weights.timm_config import read_config
-from inceptionv4.weights.write import renamed
+from inceptionv4.weights.write import renamed, write_mindspore_ckpt
 
 SPEC = ModelSpec(classes=("0", "1"))
 PRETRAINED = {
@@ -219,23 +219,33 @@ def test_a_config_of_another_program_changes_nothing(tmp_path: Path, config: Any
     assert read(tmp_path, config) == {}
 
 
-def test_a_file_is_read_with_the_config_beside_it_and_a_strangers_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_is_read_with_the_config_beside_it_if_it_can_be_its_own(
+    tmp_path: Path, command: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Timm's names, 1001 outputs: by themselves ImageNet's with a background; the config knows 1001 classes."""
     torch.manual_seed(0)
-    tensors = renamed(Checkpoint(InceptionV4(1001).state_dict(), ModelSpec(classes=("x",) * 1001)), TIMM)
-    safetensors.torch.save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "m.safetensors"
-    )
-    config = tmp_path / "config.json"
-    assert len(read_model(tmp_path / "m.safetensors")[0].spec.classes) == 1000
+    checkpoint = Checkpoint(InceptionV4(1001).state_dict(), ModelSpec(classes=("x",) * 1001))
+    path, config, mindcv = (tmp_path / name for name in ("m.safetensors", "config.json", "m.ckpt"))
+    tensors = {name: tensor.contiguous() for name, tensor in renamed(checkpoint, TIMM).items()}
+    safetensors.torch.save_file(tensors, path)
+    assert len(read_model(path)[0].spec.classes) == 1000
+    config.write_text(json.dumps({"model_type": "vit", "architectures": ["ViTForImageClassification"]}))
+    result = command("convert", path, tmp_path / "out.safetensors")
+    assert (result.code, result.err) == (1, f'error: {config} describes "vit"; this package runs inception_v4\n')
+    assert not (tmp_path / "out.safetensors").exists()
     config.write_text(json.dumps({"lr": 0.1}))
-    assert len(read_model(tmp_path / "m.safetensors")[0].spec.classes) == 1000
-    assert f"{config} is not timm's and says nothing of these weights: not used" in capsys.readouterr().err
+    assert len(read_model(path)[0].spec.classes) == 1000
+    assert f"{config} is not timm's and says nothing of these weights: not used" in capfd.readouterr().err
     config.write_text(json.dumps({**pixels(num_classes=1001, crop_mode="border"), "num_classes": 1001}))
-    spec = read_model(tmp_path / "m.safetensors")[0].spec
+    spec = read_model(path)[0].spec
     assert (len(spec.classes), spec.preprocessing.crop_mode) == (1001, "border")
+    config.write_text(json.dumps({**pixels(num_classes=1000, label_offset=1), "num_classes": 1000}))
+    spec = read_model(path)[0].spec
+    assert (spec.classes[0], len(spec.classes)) == ("tench", 1000)
+    write_mindspore_ckpt(checkpoint, mindcv)
+    mindcv.with_name("m.ckpt.json").unlink()
+    assert read_model(mindcv)[0].spec.preprocessing == MINDCV.preprocessing
+    assert f"{config} is not used: no config.json describes weights of MindCV" in capfd.readouterr().err
 
 
 def test_convert_takes_another_preprocessing(
