@@ -27,6 +27,8 @@ NULL = ("null", "Null", "NULL", "~")
 """How YAML writes that there is no value."""
 LONGEST = 200
 """Characters of a value that an error shows."""
+FEW = 10
+"""Settings that an error lists."""
 
 
 def setting(
@@ -249,7 +251,7 @@ def _did_you_mean(key: str, known: list[str]) -> str:
             return f"; did you mean {candidates[near[0]]}?"
     if siblings:
         return f"; {f'{section} has' if section else 'there are'} {', '.join(siblings)}"
-    return "; --print-config lists them all"
+    return "; --print-config lists them all" if len(known) > FEW else f"; there are {', '.join(known)}"
 
 
 def coerce(value: Any, hint: Any, key: str) -> Any:

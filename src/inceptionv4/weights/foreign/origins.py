@@ -202,7 +202,8 @@ MINDCV = Origin(
 SLIM = Origin(
     "TF-slim", _slim(), "/weights", "/BatchNorm", Norm(None, "/beta", "/moving_mean", "/moving_variance"),
     ("InceptionV4/Logits/Logits/weights", "InceptionV4/Logits/Logits/biases"),
-    Preprocessing(interpolation="bilinear"),
+    # 0.875 of both sides are cut out of the middle and resized to 299 x 299.
+    Preprocessing(interpolation="bilinear", crop_mode="squash"),
     layout="tensorflow",
     skipped=(
         (r"InceptionV4/AuxLogits/.*", "the classifier beside the network, for training only"),
