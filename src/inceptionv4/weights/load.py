@@ -12,6 +12,7 @@ from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import storage
+from inceptionv4.runtime.exported import is_exported_onnx
 from inceptionv4.runtime.shelf import bring, bring_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
@@ -83,8 +84,8 @@ def _find_object(uri: str) -> str:
 
 
 def _names_beside(uri: str) -> list[str]:
-    """What objects beside one are called that are read with it. A checkpoint of ours has none: nothing is asked for
-    that whoever may read it may not.
+    """What objects beside one are called that are read with it. Checkpoints of ours and ONNX files that we exported
+    need none, so that the right to read one object is enough.
     """
     name = uri.rpartition("/")[2]
     stem, _, suffix = name.rpartition(".")
@@ -94,7 +95,7 @@ def _names_beside(uri: str) -> list[str]:
         case "mindir" | "om" | "air":
             return [f"{name}.json"]
         case "onnx":
-            return [CONFIG]
+            return [] if is_exported_onnx(bring(uri)) else [CONFIG]
     return [] if is_ours(bring(uri)) else [CONFIG, f"{name}.json"]
 
 
