@@ -72,7 +72,7 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
             "--image.size and so on say another"
         )
     if found.size is not None and found.noted is None:
-        spec = _with_size(path, spec, found)
+        spec = _with_size(path, spec, found.size, configured=found.config is not None)
     return Checkpoint(found.weights, spec, read_training(path, found.notes)), report
 
 
@@ -119,18 +119,18 @@ def _read_config(path: Path, origin: Origin) -> dict[str, Any] | None:
     return config
 
 
-def _with_size(path: Path, spec: ModelSpec, found: _Found) -> ModelSpec:
-    """`spec` with the size that the file takes.
+def _with_size(path: Path, spec: ModelSpec, size: int, *, configured: bool) -> ModelSpec:
+    """`spec` with the size of images, px, that the file takes. `configured`: a config.json says that of `spec`.
 
     Raises:
-        CheckpointError: there is no such size, or a config.json says another.
+        CheckpointError: there is no such size, or the config.json says another.
     """
-    if found.config is not None and spec.preprocessing.size != found.size:
+    if configured and spec.preprocessing.size != size:
         raise CheckpointError(
-            f"{path} takes images of {found.size} px, {path.with_name(CONFIG)} says {spec.preprocessing.size}; "
+            f"{path} takes images of {size} px, {path.with_name(CONFIG)} says {spec.preprocessing.size}; "
             "remove the config.json if it is not of this file"
         )
     try:
-        return replace(spec, preprocessing=replace(spec.preprocessing, size=found.size))
+        return replace(spec, preprocessing=replace(spec.preprocessing, size=size))
     except ConfigError as error:
         raise CheckpointError(f"{path} takes images of a size that is not supported: {error}") from None
