@@ -29,6 +29,8 @@ DEEPEST = 10
 """Sections in sections that are looked into; our own are two."""
 LONGEST = 200
 """Characters of a value that an error shows."""
+FEW = 10
+"""Settings that an error lists."""
 
 
 def setting(
@@ -252,7 +254,7 @@ def _did_you_mean(key: str, known: list[str]) -> str:
             return f"; did you mean {candidates[near[0]]}?"
     if siblings:
         return f"; {f'{section} has' if section else 'there are'} {', '.join(siblings)}"
-    return "; --print-config lists them all"
+    return "; --print-config lists them all" if len(known) > FEW else f"; there are {', '.join(known)}"
 
 
 def coerce(value: Any, hint: Any, key: str) -> Any:

@@ -27,6 +27,7 @@ from inceptionv4.inference.backends.openvino import core
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime.exported import hash_content
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import build_network, load_model, read_model
@@ -355,8 +356,6 @@ def test_weights_beside_an_onnx_file_lie_beside_it_or_are_not_read(
 
     ONNX Runtime, of which older versions read any file and any address in memory, is not asked.
     """
-    from inceptionv4.inference.backends import onnx as backend
-
     folder, secret = tmp_path / "folder", tmp_path / "secret"
     folder.mkdir()
     path = folder / "m.onnx"
@@ -369,19 +368,24 @@ def test_weights_beside_an_onnx_file_lie_beside_it_or_are_not_read(
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     entry = tensor.external_data.add(key="location")
+    described = next(prop for prop in graph.metadata_props if prop.key == NOTE)
     odd = (".", "", "folder", "*/_ORT_MEM_ADDR_/*")
     outside = ("../secret", "a/../../secret", "./../secret", str(secret), f"//{secret}", "link", "%2e%2e/secret")
-    for location in (*outside, "..\\secret", "file:../secret", "/dev/zero", "/proc/self/environ", *odd):
+
+    def write(location: str) -> None:
+        """With the checksum that the file has then, so that the location alone decides."""
         entry.value = location
-        for content in (graph, in_a_constant(graph)):
-            path.write_bytes(content.SerializeToString())
-            with monkeypatch.context() as patch:
-                patch.setattr(backend, "_session", None)
-                for read in (read_model, open_backend):
-                    with pytest.raises(CheckpointError, match="is no regular file beside"):
-                        read(path)
-    entry.value = "beside"
-    path.write_bytes(graph.SerializeToString())
+        path.write_bytes(graph.SerializeToString())
+        described.value = json.dumps(json.loads(described.value) | {"content": hash_content(path)})
+        path.write_bytes(graph.SerializeToString())
+
+    for location in (*outside, "..\\secret", "file:../secret", "/dev/zero", "/proc/self/environ", ".", ""):
+        write(location)
+        for read in (read_model, open_backend):
+            with pytest.raises(CheckpointError, match=r"m\.onnx") as error:
+                read(path)
+            assert "SHA-256" not in str(error.value)
+    write("beside")
     read_model(path)
     torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
 

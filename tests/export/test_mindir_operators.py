@@ -13,6 +13,7 @@ from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError
 from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.runtime.exported import write_sidecar
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.graph_files import check_mindir
 
@@ -66,7 +67,7 @@ def write(text: str, path: Path) -> Path:
     path.write_bytes(text_format.Parse(text, ModelProto()).SerializeToString())
     spec = ModelSpec(classes=("a", "b", "c"))
     artefact = Artefact(format="mindir", precision="fp32", spec=spec, version="0", weights="", batch_size=2)
-    path.with_name(f"{path.name}.json").write_text(artefact.to_json())
+    write_sidecar(path, artefact)
     return path
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import s3
+import safetensors.torch
 import torch
 
-from inceptionv4.errors import UsageError
+from inceptionv4.errors import CheckpointError, StorageError, UsageError
 from inceptionv4.export.export import export_model
 from inceptionv4.inference.runtimes import open_backend
+from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import storage
-from inceptionv4.weights.load import find_model
+from inceptionv4.spec import ModelSpec, Preprocessing
+from inceptionv4.weights.checkpoint import Checkpoint
+from inceptionv4.weights.load import find_model, read_model
+from inceptionv4.weights.write import write_folder
 
 BEST, LAST = "checkpoints/best.safetensors", "checkpoints/last.safetensors"
 
@@ -79,6 +86,44 @@ def test_what_lies_beside_an_object_is_brought_with_it(bucket: None) -> None:
     after = find_model("s3://bucket/hub/m.ckpt")
     assert after.with_name("m.ckpt.json").read_bytes() == b"changed since"
     assert before.with_name("m.ckpt.json").read_bytes() == b"m.ckpt.json"
+
+
+def test_a_checkpoint_of_ours_needs_nothing_beside_it_and_other_weights_need_to_know(
+    bucket: None, narrow_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may read one object may often not ask whether there is another; and trouble is not taken for absence."""
+    storage.write("s3://bucket/own/narrow.safetensors", narrow_model.read_bytes())
+    storage.write("s3://bucket/own/foreign.ckpt", b"of another project")
+    proxy = s3.Proxy(int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2]))
+    s3.use(monkeypatch, proxy.port, 0.5)
+    proxy.fault = lambda request: "503" if ".json" in request else "none"
+    try:
+        assert find_model("s3://bucket/own/narrow.safetensors").read_bytes() == narrow_model.read_bytes()
+        assert not [request for request in proxy.requests if ".json" in request]
+        with pytest.raises(StorageError, match=r"s3://bucket/own/config\.json cannot be reached"):
+            find_model("s3://bucket/own/foreign.ckpt")
+    finally:
+        proxy.close()
+        storage._store.cache_clear()
+
+
+@pytest.mark.slow  # 170 MB, there and back
+def test_weights_in_object_storage_are_read_as_on_a_disk(bucket: None, tmp_path: Path) -> None:
+    preprocessing = Preprocessing(size=99, crop=0.9, crop_mode="border", mean=(0.1, 0.2, 0.3))
+    spec = ModelSpec(classes=("cat", "dog"), preprocessing=preprocessing)
+    write_folder(Checkpoint(InceptionV4(2).state_dict(), spec), tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")  # without our notes
+    for name in ("model.safetensors", "config.json"):
+        storage.write(f"s3://bucket/timms/{name}", tmp_path / name)
+    read = [
+        read_model(model)[0].spec for model in (tmp_path, "s3://bucket/timms", "s3://bucket/timms/model.safetensors")
+    ]
+    assert read == [replace(spec, origin="timm: model.safetensors")] * 3
+    storage.write("s3://bucket/timms/config.json", b'{"architecture": "vit"}')
+    for model in ("s3://bucket/timms", "s3://bucket/timms/model.safetensors"):
+        with pytest.raises(CheckpointError, match='^s3://bucket/timms/config.json describes "vit"'):
+            read_model(model)
 
 
 def test_an_xml_and_its_bin_answer_from_object_storage(bucket: None, narrow_model: Path, tmp_path: Path) -> None:

@@ -150,9 +150,12 @@ def test_a_config_that_contradicts_its_weights_is_refused(model: tuple[Path, Che
     write_folder(model[1], tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for changes, words in (
-        ({"architecture": "resnet50"}, "describes 'resnet50'"),
-        ({"label_names": ["a"]}, "names 1 classes, the weights have 3"),
-        ({"pretrained_cfg": {"interpolation": "lanczos"}}, "interpolation must be one of bilinear, bicubic"),
+        ({"architecture": "resnet50"}, 'describes "resnet50"'),
+        ({"label_names": ["a"]}, "names 1 classes by label_names, the weights have 3"),
+        (
+            {"pretrained_cfg": {**config["pretrained_cfg"], "interpolation": "lanczos"}},
+            "interpolation must be one of bilinear, bicubic",
+        ),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(Exception, match=words):

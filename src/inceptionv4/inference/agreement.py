@@ -4,7 +4,8 @@ A runtime may differ from the plain network in fp32 by `FACTORS` times what the 
 network. That is computed here, on the same images, on any processor: fp32 against float64, bf16 and fp16 by rounding
 weights and every module's output, int8 by rounding the weights and inputs of convolutions. Refused are also:
 
-- answers that vary with the images by less than half of what they should: constant logits
+- answers that differ from the network's by three quarters of what its own differ by from image to image: constant
+  logits differ by all of it
 - images with red and blue exchanged, which rounding in int8 could hide: the difference from the right answers points
   to those of exchanged images
 - in int8, five images or more with another likeliest class, where the network's own lead is more than rounding: so many
@@ -32,6 +33,8 @@ algorithms such as Winograd's: 1 to 3 times were seen; any wrong image is off by
 """
 SWAPPED = 0.5
 """Share of the way to the answers for exchanged colours, from which on they count as exchanged."""
+VARIATION = 0.75
+"""Share of the answers' variation from image to image that a difference may be at most, in the root mean square."""
 MOST_FLIPS = 4
 """Images of another class in int8 that may be chance: five have p = 1/32."""
 ROUNDED = 16
@@ -76,6 +79,7 @@ class Reference:
         """Compare the answers of a runtime that computes in `precision`, float32 `(n, classes)`, with the network's."""
         own, factor = self._rounding(precision), FACTORS[precision]
         variation = _rms(self.logits - self.logits.mean(0))
+        most = VARIATION * variation
         difference = logits - self.logits
         largest, rms = float(difference.abs().max()), _rms(difference)
         best = logits.argmax(1)
@@ -86,15 +90,15 @@ class Reference:
         refusal = None
         if not bool(logits.isfinite().all()):
             refusal = "its logits are not finite"
-        elif own.rms >= variation / 2:
+        elif own.rms >= most:
             refusal = (
                 f"the model's own answers differ by {variation:.2g} from image to image, and rounding in {precision} "
                 f"changes them by {own.rms:.2g}: nothing can be told from them"
             )
-        elif largest > factor * own.largest or rms > min(factor * own.rms, variation / 2):
+        elif largest > factor * own.largest or rms > min(factor * own.rms, most):
             refusal = (
                 f"a logit differs by {largest:.2g}, {rms:.2g} in the root mean square; allowed are "
-                f"{factor * own.largest:.2g} and {min(factor * own.rms, variation / 2):.2g}"
+                f"{factor * own.largest:.2g} and {min(factor * own.rms, most):.2g}"
             )
         elif self._looks_swapped(difference[-self._coloured :], own):
             refusal = "it answers as if red and blue were exchanged"

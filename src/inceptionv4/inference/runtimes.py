@@ -10,11 +10,11 @@ from pathlib import Path
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import UsageError
 from inceptionv4.inference.backends.backend import Backend
-from inceptionv4.inference.backends.onnx import is_exported_onnx
 from inceptionv4.inference.open_weights import Weights, check_options
 from inceptionv4.inference.trial import open_fastest
 from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA, Device, select_device
+from inceptionv4.runtime.exported import is_exported_onnx
 from inceptionv4.weights.load import find_model, load_model
 
 

@@ -82,6 +82,19 @@ def verify_content(path: Path, artefact: Artefact) -> Artefact:
     return artefact
 
 
+def is_exported_onnx(path: Path) -> bool:
+    """Whether an ONNX file is one that this package exported, by the key of its description.
+
+    Metadata follow the graph in the file, so that the search from the end is short; others are searched through.
+    """
+    key = b"\x0a" + bytes([len(NOTE)]) + NOTE.encode() + b"\x12"  # protobuf: field 1, length, text; field 2
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.rfind(key) >= 0
+
+
 def sidecar(path: Path) -> Path:
     """Where the description of a file lies that has no place for it: `model.om` -> `model.om.json`.
 

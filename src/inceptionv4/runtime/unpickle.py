@@ -76,7 +76,7 @@ class _Type:
     def dtype(self) -> np.dtype:
         if not NUMBERS.fullmatch(self._name) or self._order not in "<>=|":
             raise ValueError(f"it is of {self._order}{self._name}, which are no numbers")
-        return np.dtype(self._name).newbyteorder(self._order)
+        return np.dtype(self._order + np.dtype(self._name).str[1:])
 
 
 class _Encoded:

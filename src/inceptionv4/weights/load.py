@@ -13,8 +13,9 @@ from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.printable import note
 from inceptionv4.runtime import storage
+from inceptionv4.runtime.exported import is_exported_onnx
 from inceptionv4.runtime.files import require_utf8
-from inceptionv4.runtime.shelf import bring_with
+from inceptionv4.runtime.shelf import bring, bring_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
@@ -44,9 +45,7 @@ def find_model(model: str | Path) -> Path:
         return download(str(model))
     if is_uri(model):
         uri = _find_object(str(model))
-        name = uri.rpartition("/")[2]
-        openvino = [f"{name[:-4]}.bin"] if name.lower().endswith(".xml") else []
-        return bring_with(uri, [CONFIG, f"{name}.json", *openvino])
+        return bring_with(uri, _names_beside(uri))
     path = Path(plain(model))
     require_utf8(path)
     if path.is_file():
@@ -87,6 +86,22 @@ def _find_object(uri: str) -> str:
     raise UsageError(f"no model at {uri}; give a run folder such as s3://bucket/runs/digits/1, or a file of weights")
 
 
+def _names_beside(uri: str) -> list[str]:
+    """What objects beside one are called that are read with it. Checkpoints of ours and ONNX files that we exported
+    need none, so that the right to read one object is enough.
+    """
+    name = uri.rpartition("/")[2]
+    stem, _, suffix = name.rpartition(".")
+    match suffix.lower():
+        case "xml":
+            return [f"{stem}.bin"]
+        case "mindir" | "om" | "air":
+            return [f"{name}.json"]
+        case "onnx":
+            return [] if is_exported_onnx(bring(uri)) else [CONFIG]
+    return [] if is_ours(bring(uri)) else [CONFIG, f"{name}.json"]
+
+
 def _say_which(run: str | Path, numbered: Sequence[str | Path]) -> None:
     """Say on standard error if `run` answers though newer ones of `numbered`, the newest first, have no checkpoint."""
     newer = [str(other) for other in numbered[: numbered.index(run)]] if run in numbered else []
@@ -124,7 +139,13 @@ def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except CheckpointError as error:
-        raise CheckpointError(str(error).replace(str(path), str(model))) if is_uri(model) else error from None
+        raise CheckpointError(_with_uris(str(error), path, str(model))) if is_uri(model) else error from None
+
+
+def _with_uris(words: str, path: Path, model: str) -> str:
+    """An error about what was brought of the URI `model`, with its URI and those of what lies beside it for paths."""
+    beside = model.rstrip("/").removesuffix(f"/{path.name}")
+    return words.replace(str(path), model).replace(str(path.parent), beside)
 
 
 def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import NOTE, ModelSpec
-from inceptionv4.weights.foreign.onnx import read_onnx
+from inceptionv4.weights.foreign.onnx import fixed_size, read_onnx
 from inceptionv4.weights.load import load_model, read_model
 
 IMAGES = torch.randn(2, 3, 75, 75, generator=torch.Generator().manual_seed(1))
@@ -63,7 +63,7 @@ def test_timms_export(timms: tuple[torch.nn.Module, Path]) -> None:
     assert report.origin == "ONNX"
 
 
-def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
+def plain_graph(network: InceptionV4, path: Path, *, fold: bool, size: int | str = 75) -> None:
     """The network written node by node, with its norms beside its convolutions or in them, and a softmax at the end."""
     nodes, constants = [], {}
 
@@ -117,7 +117,7 @@ def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
     graph = helper.make_graph(
         nodes,
         "anything",
-        [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, 75, 75])],
+        [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["n", 3, size, size])],
         [helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", len(constants["bias"])])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
@@ -125,17 +125,46 @@ def plain_graph(network: InceptionV4, path: Path, *, fold: bool) -> None:
 
 
 @torch.no_grad()
-def test_a_graph_brings_the_preprocessing_of_whoever_has_this_network(tmp_path: Path) -> None:
-    """Only PaddleClas has the one, and most have timm's weights for the other; the report says what is assumed."""
-    for architecture, crop, mean, whose in (
-        ("inception-v4", 0.875, 0.5, "timm"),
-        ("inception-v4-paddleclas", 299 / 320, 0.485, "PaddleClas"),
-    ):
-        plain_graph(randomize(InceptionV4(4, architecture=architecture)), tmp_path / "m.onnx", fold=True)
-        checkpoint, report = read_model(tmp_path / "m.onnx")
+def test_a_graph_brings_the_preprocessing_of_whoever_has_this_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only PaddleClas has the one, and most have timm's weights for the other; the report says what is assumed. A size
+    that the graph fixes is its own, and a config.json beside it may be timm's, but not PaddleClas'.
+    """
+    config = {"architecture": "inception_v4", "input_size": [3, 75, 75], "mean": [0, 0, 0], "std": [1, 1, 1]}
+    path, beside = tmp_path / "m.onnx", tmp_path / "config.json"
+
+    def read() -> tuple[str, int, float, float]:
+        checkpoint, report = read_model(path)
         pixels = checkpoint.spec.preprocessing
-        assert (pixels.size, pixels.crop, pixels.mean[0]) == (299, crop, mean)
-        assert f"assumed: the preprocessing of {whose}'s published weights" in str(report)
+        return str(report).partition("assumed: ")[2], pixels.size, pixels.crop, pixels.mean[0]
+
+    assumed = "the preprocessing of {}'s published weights, as the graph does not say its own; --image.size and so on"
+    plain_graph(randomize(InceptionV4(4, architecture="inception-v4-paddleclas")), path, fold=True, size="any")
+    beside.write_text(json.dumps(config))
+    said, *pixels = read()
+    assert pixels == [299, 299 / 320, 0.485]
+    assert said.startswith(assumed.format("PaddleClas"))
+    assert f"{beside} is not used: no config.json describes weights of PaddleClas" in capsys.readouterr().err
+    plain_graph(randomize(InceptionV4(4)), path, fold=True)
+    assert read() == ("", 75, 0.875, 0.0)
+    beside.write_text(json.dumps({**config, "input_size": [3, 299, 299]}))
+    with pytest.raises(CheckpointError, match=r"takes images of 75 px, .*config\.json says 299"):
+        read()
+    beside.unlink()
+    said, *pixels = read()
+    assert pixels == [75, 0.875, 0.5]
+    assert said.startswith(assumed.format("timm"))
+
+
+def test_a_graph_of_images_that_are_not_square_is_refused(tmp_path: Path) -> None:
+    def size(*dims: int | str | None) -> int | None:
+        return fixed_size(tmp_path / "m.onnx", helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, dims))
+
+    assert size(1, 3, 224, 224) == 224
+    assert size("n", 3, "height", "width") is size(None, 3, None, None) is None
+    with pytest.raises(CheckpointError, match=r"m\.onnx takes images of 224 x 320 pixels"):
+        size("n", 3, 224, 320)
 
 
 @torch.no_grad()
@@ -147,11 +176,11 @@ def test_a_graph_of_any_names_with_norms_beside_or_within(tmp_path: Path, fold: 
     path = tmp_path / "x.onnx"
     plain_graph(network, path, fold=fold)
     torch.testing.assert_close(answers(path), network(IMAGES), rtol=1e-4, atol=1e-4)
-    weights, found, report, _ = read_onnx(path)
-    assert found == architecture
-    assert list(report.folded.values()) == ([149] if fold else [])
+    model = read_onnx(path)
+    assert model.architecture == architecture
+    assert list(model.report.folded.values()) == ([149] if fold else [])
     if not fold:
-        assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+        assert all(torch.equal(model.weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @torch.no_grad()

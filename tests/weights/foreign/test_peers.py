@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import timm
 import torch
 from peers import Paddle, Slim, Zoo
+from PIL import Image
 from torch import Tensor
 
+from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.weights.foreign.assemble import assemble, recognize
-from inceptionv4.weights.foreign.origins import CADENE, ORIGINS
+from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, SLIM
 
 
 def images() -> Tensor:
@@ -140,19 +143,43 @@ def test_names_of_origins_do_not_overlap() -> None:
 
 
 def test_each_origin_brings_the_preprocessing_of_its_published_figures() -> None:
-    """As the projects' own evaluations state it: shorter side, crop, filter, mean, deviation."""
+    """As the projects' own evaluations state it: resized side, crop, which side, filter, mean, deviation."""
     half, mean, std = (0.5, 0.5, 0.5), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     wanted = {
-        "timm": (341, 299, "bicubic", half, half),
-        "Cadene": (341, 299, "bilinear", half, half),
-        "TF-slim": (341, 299, "bilinear", half, half),
-        "MindSpore's model zoo": (299, 299, "bilinear", mean, std),
-        "MindCV": (341, 299, "bilinear", mean, std),
-        "PaddleClas": (320, 299, "bilinear", mean, std),
+        "timm": (341, 299, "center", "bicubic", half, half),
+        "Cadene": (341, 299, "center", "bilinear", half, half),
+        "TF-slim": (341, 299, "squash", "bilinear", half, half),
+        "MindSpore's model zoo": (299, 299, "center", "bilinear", mean, std),
+        "MindCV": (341, 299, "center", "bilinear", mean, std),
+        "PaddleClas": (320, 299, "center", "bilinear", mean, std),
     }
     found = {
-        origin.name: (math.floor(pixels.size / pixels.crop), pixels.size, pixels.interpolation, pixels.mean, pixels.std)
+        origin.name: (
+            math.floor(pixels.size / pixels.crop),
+            *(pixels.size, pixels.crop_mode, pixels.interpolation, pixels.mean, pixels.std),
+        )
         for origin in (*ORIGINS, CADENE)
         for pixels in (origin.preprocessing,)
     }
     assert {name: found[name] for name in wanted} == wanted
+
+
+def test_slims_pixels_of_a_wide_image() -> None:
+    """Its evaluation cuts 0.875 of both sides out of the middle and resizes that, out of proportion, between pixels."""
+    height, width, size = 300, 640, 299
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([x * 255 / width, y * 255 / height, 127 + 120 * np.sin(x / 40)], axis=2)
+    rows, columns = (
+        (side - side * 0.875) / 2 + np.arange(size) * side * 0.875 / size for side in (height, width)
+    )  # TensorFlow's resize_bilinear: the first pixel stays where it is
+    expected = np.stack(
+        [
+            scipy.ndimage.map_coordinates(image[..., i], np.meshgrid(rows, columns, indexing="ij"), order=1)
+            for i in range(3)
+        ],
+        axis=2,
+    )
+    found = evaluation_crop(Image.fromarray(image.round().astype(np.uint8)), SLIM.preprocessing)
+    difference = np.abs(np.asarray(found) - expected)
+    assert difference.mean() < 1
+    assert difference.max() < 5

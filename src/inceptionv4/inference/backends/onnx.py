@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +116,3 @@ def _session(model: Path | bytes, device: torch.device) -> Any:
         providers.insert(0, (PROVIDERS[device.type], settings))
     # It would go on on the processor, and print that on standard output.
     return onnxruntime.InferenceSession(model, options, providers, enable_fallback=0)
-
-
-def is_exported_onnx(path: Path) -> bool:
-    """Whether an ONNX file is one that this package exported, by the key of its description.
-
-    Metadata follow the graph in the file, so that the search from the end is short; others are searched through.
-    """
-    key = b"\x0a" + bytes([len(NOTE)]) + NOTE.encode() + b"\x12"  # protobuf: field 1, length, text; field 2
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return content.rfind(key) >= 0

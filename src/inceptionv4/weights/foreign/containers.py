@@ -121,8 +121,8 @@ def _is_npz(path: Path) -> bool:
     """True if a zip holds numpy's arrays, and no checkpoint of torch's.
 
     Raises:
-        CheckpointError: it unpacks to too much, is a .pt2, or has a member twice, of which one reader may take the one and the
-            next reader the other.
+        CheckpointError: it unpacks to too much, is a .pt2, or has a member twice, of which one reader may take the
+            first and another one the second.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()

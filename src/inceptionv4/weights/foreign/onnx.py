@@ -7,6 +7,7 @@ what the file computes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,6 @@ from inceptionv4.network.architecture import (
     Stage,
 )
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
-from inceptionv4.spec import NOTE
 from inceptionv4.weights.foreign.assemble import BACKGROUND, DROPPED, Report
 from inceptionv4.weights.graph_files import parse_onnx
 
@@ -38,8 +38,22 @@ TRANSPARENT = ("Identity", "Dropout", "Flatten", "Reshape", "Squeeze")
 POOLING = ("GlobalAveragePool", "ReduceMean")
 
 
-def read_onnx(path: Path) -> tuple[dict[str, Tensor], Architecture, Report, dict[str, str]]:
-    """Weights by the names of our network, which of its architectures it is, a report, and the file's own notes.
+@dataclass(frozen=True)
+class OnnxModel:
+    """What an ONNX file says of an Inception-v4."""
+
+    weights: dict[str, Tensor]
+    """By the names of our network."""
+    architecture: Architecture
+    size: int | None
+    """Height and width of its images, px; None: any."""
+    report: Report
+    notes: dict[str, str]
+    """The file's own."""
+
+
+def read_onnx(path: Path) -> OnnxModel:
+    """The Inception-v4 in an ONNX file.
 
     Raises:
         UsageError: the package onnx is not installed.
@@ -55,18 +69,30 @@ def read_onnx(path: Path) -> tuple[dict[str, Tensor], Architecture, Report, dict
     complaints = []
     for name, stages in ARCHITECTURES.items():
         try:
-            weights, report = _Graph(model.graph).read(stages)
+            weights, report, images = _Graph(model.graph).read(stages)
         except _NotThisOneError as error:
             complaints.append(str(error))
         else:
             notes = {entry.key: entry.value for entry in model.metadata_props}
-            if NOTE not in notes:
-                _drop_background(weights, report)
-            return weights, name, report, notes
+            return OnnxModel(weights, name, fixed_size(path, images), report, notes)
     raise CheckpointError(f"{path} is no Inception-v4 in float: {complaints[0]}")
 
 
-def _drop_background(weights: dict[str, Tensor], report: Report) -> None:
+def fixed_size(path: Path, images: onnx.ValueInfoProto) -> int | None:
+    """The side of the square that a graph's images must be; None if it takes any.
+
+    Raises:
+        CheckpointError: they are not square.
+    """
+    dims = [dim.dim_value for dim in images.type.tensor_type.shape.dim]
+    if len(dims) != 4 or not all(dims[2:]):
+        return None
+    if dims[2] != dims[3]:
+        raise CheckpointError(f"{path} takes images of {dims[2]} x {dims[3]} pixels; this package runs squares")
+    return int(dims[2])
+
+
+def drop_background(weights: dict[str, Tensor], report: Report) -> None:
     """Leave out the first of 1001 classes: a graph says by no name whose it is."""
     if len(weights["classifier.bias"]) == BACKGROUND:
         for name in ("classifier.weight", "classifier.bias"):
@@ -92,19 +118,20 @@ class _Graph:
         self.used = 0
         self.folded = 0
 
-    def read(self, stages: tuple[Stage, ...]) -> tuple[dict[str, Tensor], Report]:
+    def read(self, stages: tuple[Stage, ...]) -> tuple[dict[str, Tensor], Report, onnx.ValueInfoProto]:
+        """Weights by the names of our network, a report, and the input that takes the images."""
         weights: dict[str, Tensor] = {}
         tensor = self._head(self.graph.output[0].name, weights)
         for stage in reversed(stages):
             tensor = self._walk(stage.node, tensor, f"features.{stage.name}", weights)
-        inputs = [value.name for value in self.graph.input if value.name not in self.constants]
+        inputs = {value.name: value for value in self.graph.input if value.name not in self.constants}
         if tensor not in inputs:
             node = self.made_by.get(tensor)
             raise _NotThisOneError(f"images go through {node.op_type if node else tensor} before the network")
         report = Report("ONNX", taken=self.used)
         if self.folded:
             report.folded["convolutions that hold their norms"] = self.folded
-        return weights, report
+        return weights, report, inputs[tensor]
 
     def _walk(self, node: Node, tensor: str, name: str, weights: dict[str, Tensor]) -> str:
         """The tensor that goes into `node` where `tensor` comes out of it."""

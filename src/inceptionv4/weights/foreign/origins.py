@@ -202,7 +202,8 @@ MINDCV = Origin(
 SLIM = Origin(
     "TF-slim", _slim(), "/weights", "/BatchNorm", Norm(None, "/beta", "/moving_mean", "/moving_variance"),
     ("InceptionV4/Logits/Logits/weights", "InceptionV4/Logits/Logits/biases"),
-    Preprocessing(interpolation="bilinear"),
+    # 0.875 of both sides are cut out of the middle and resized to 299 x 299.
+    Preprocessing(interpolation="bilinear", crop_mode="squash"),
     layout="tensorflow",
     skipped=(
         (r"InceptionV4/AuxLogits/.*", "the classifier beside the network, for training only"),
@@ -223,3 +224,5 @@ PADDLE = Origin(
 )  # fmt: skip
 ORIGINS = (OURS, TIMM, ZOO, MINDCV, SLIM, PADDLE)
 """Told apart by their names; Cadene's are timm's, but have a class more."""
+IN_TORCH = (OURS, TIMM, CADENE)
+"""Whose files hold timm's network by its names or ours, so that a config.json of timm's may be theirs."""
