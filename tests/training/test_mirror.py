@@ -336,8 +336,11 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     def find(uri: str) -> storage.Object | None:
         return storage.Object(uri, len(held[uri]), "1") if uri in held else None
 
+    def read_all(place: storage.Object | str) -> bytes:
+        return held[place if isinstance(place, str) else place.uri]
+
     monkeypatch.setattr(storage, "list_objects", listed)
-    monkeypatch.setattr(storage, "read_all", held.__getitem__)
+    monkeypatch.setattr(storage, "read_all", read_all)
     monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, held[found.uri]))
     monkeypatch.setattr(storage, "write", write)
     monkeypatch.setattr(storage, "find", find)
