@@ -350,9 +350,9 @@ def _run(tokens: list[str], debug: bool) -> int:
     except BrokenPipeError:
         return 0  # whoever read our output has enough, as `head` does
     except OSError as error:  # the system's word about a file or a folder that somebody named
-        if debug or error.filename is None:
+        if debug or error.strerror is None:
             raise
-        complain(f"cannot use {error.filename}: {error.strerror}")
+        complain(f"{error.strerror}: {error.filename or 'a file'}; --debug shows where it was needed")
         return 1
     except SystemExit as ended:  # of SIGTERM, or of rich, which has lost the reader
         return 0 if reader_left() else ended.code if isinstance(ended.code, int) else 1

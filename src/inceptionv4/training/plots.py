@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inceptionv4.data.tools.mosaic import mosaic
 from inceptionv4.printable import printable
+from inceptionv4.runtime.files import write_whole
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.run.history import LOG, RESULTS, read_file, read_log, read_rows
 
@@ -73,7 +74,11 @@ def draw_curves(run: Path) -> str:
 
 
 def draw_inputs(run: Path, inputs: Tensor, targets: Tensor, spec: ModelSpec) -> None:
-    """Draw `plots/inputs.png`: float32 images `(B, 3, H, W)` with their normalisation undone, and targets `(B, K)`."""
+    """Draw `plots/inputs.png`: float32 images `(B, 3, H, W)` with their normalisation undone, and targets `(B, K)`.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
     pixels = spec.preprocessing
     mean, std = (torch.tensor(values, device=inputs.device).view(3, 1, 1) for values in (pixels.mean, pixels.std))
     shown = (inputs[:SHOWN] * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
@@ -83,4 +88,4 @@ def draw_inputs(run: Path, inputs: Tensor, targets: Tensor, spec: ModelSpec) -> 
         named = [(spec.classes[label], share) for label, share in zip(labels.tolist(), shares.tolist(), strict=True)]
         words = [name if share > 0.995 else f"{name} {share:.0%}" for name, share in named if share > 0.005]
         tiles.append((Image.fromarray(image), ", ".join(words)))
-    mosaic(tiles).save(run / "plots" / "inputs.png")
+    write_whole(run / "plots" / "inputs.png", lambda temporary: mosaic(tiles).save(temporary, "PNG"))

@@ -160,7 +160,7 @@ def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:
     try:
         network.load_state_dict(checkpoint.model_weights(), assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{model} does not fit an Inception-v4: {error}") from None
+        raise CheckpointError(f"{model} does not fit an Inception-v4: {' '.join(str(error).split())}") from None
     return network.eval(), checkpoint
 
 

@@ -137,7 +137,8 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         )
         learner.average.network.load_state_dict(checkpoint.model_weights())
     except RuntimeError as error:
-        raise CheckpointError(f"the saved state does not fit these settings: {error}") from None
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"the saved state does not fit these settings: {reason}") from None
     learner.average.steps = checkpoint.training["average_steps"]
     learner.scaler.load_state_dict(checkpoint.training["scaler"])
     learner.overflows = checkpoint.training["overflows"]
