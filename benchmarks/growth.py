@@ -258,11 +258,11 @@ def main() -> None:
 if __name__ == "__main__":
     match sys.argv[1:2]:
         case ["--start"]:
-            print(json.dumps(first_step(sys.argv[2], float(sys.argv[3]))))
+            print(json.dumps(first_step(sys.argv[2], float(sys.argv[3])), allow_nan=False))
         case ["--step"]:
             size, batch, classes, width, rounds = sys.argv[2:]
             figures = steps(int(size), int(batch), int(classes), float(width), int(rounds))
             if figures.pop("first"):
-                print(json.dumps(figures))
+                print(json.dumps(figures, allow_nan=False))
         case _:
             main()

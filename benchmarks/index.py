@@ -52,7 +52,7 @@ print(json.dumps({
     "with_1_worker_mb": memory_with(1),
     "with_16_workers_mb": memory_with(16),
     "samples": len(dataset.train) + len(dataset.val),
-}))
+}, allow_nan=False))
 """
 
 

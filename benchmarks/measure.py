@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -15,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from inceptionv4.strict_json import to_json
 
 Contender = Callable[[], int]
 """Does its work once, and returns how many images that were."""
@@ -101,7 +102,7 @@ def instructions() -> str:
 def report(results: Mapping[str, object], as_json: bool) -> None:
     """Print the results: one object, or a line a figure."""
     if as_json:
-        print(json.dumps(results, indent=2))
+        print(to_json(results, indent=2))
         return
     for name, value in results.items():
         if isinstance(value, Mapping):

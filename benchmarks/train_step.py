@@ -38,6 +38,7 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device, computes_bf16, select_device
 from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.spec import Preprocessing
+from inceptionv4.strict_json import to_json
 from inceptionv4.training.learner import Learner
 
 SIZE, BATCH, CLASSES, THREADS = 299, 16, 1000, 2
@@ -253,7 +254,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     if given.alone:
         name, precision = given.alone
-        print(json.dumps(measure_alone(name, select_device(given.device, precision))))
+        print(to_json(measure_alone(name, select_device(given.device, precision))))
         return
     results: dict[str, object] = circumstances(("inceptionv4", "torch", "timm")) | {"device": given.device}
     short = computes_bf16(torch.device(given.device))

@@ -290,7 +290,12 @@ def test_file_names_that_are_not_utf8_come_out_as_they_are(narrow_model: Path, t
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_end_a_run_with_their_exit_code(
     textures: Path, tmp_path: Path, number: signal.Signals, code: int

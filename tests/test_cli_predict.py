@@ -170,7 +170,7 @@ def test_the_table_begins_before_the_last_answer_and_keeps_its_columns(capsys: p
     assert printed == 1 + MEASURED + 1
     assert capsys.readouterr().out.splitlines() == [
         "日本.jpg  cat    75.0%        dog 25.0%",
-        "new?line?[2J.jpg  cat    75.0%        dog 25.0%",
+        r"new\nline\x1b[2J.jpg  cat    75.0%        dog 25.0%",
     ]
 
 

@@ -6,13 +6,14 @@ and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
-from inceptionv4.errors import CheckpointError
+from inceptionv4.errors import CheckpointError, ConfigError
+from inceptionv4.settings import coerce
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import from_json, to_json
 
 Format = Literal["onnx", "openvino", "mindir", "air", "om"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -36,11 +37,11 @@ class Verification:
     largest_difference: float
     """Of a logit."""
     top1_agreement: float
-    """Share of images whose likeliest class is the same."""
+    """Share of images whose likeliest class is the same; none is counted so because it is nearly as likely."""
     top5_overlap: float
     """Mean share of the five likeliest classes that both name."""
     tolerance: float
-    """Largest difference that was allowed, of a logit."""
+    """Largest difference that was allowed, of a logit: some times the model's own rounding (`inference.agreement`)."""
     computed_in: Precision | None = None
     """Which is not what the file is to compute in where the processor does not; None: an older version did not ask."""
 
@@ -111,7 +112,7 @@ class Artefact:
 
     def to_json(self) -> str:
         status = {"status": "verified"} if self.doubt is None else {"status": "unverified", "reason": self.doubt}
-        return json.dumps(status | asdict(self), ensure_ascii=False, indent=2)
+        return to_json(status | asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str, name: str) -> Artefact:
@@ -121,21 +122,30 @@ class Artefact:
             CheckpointError: damaged, or of another version.
         """
         try:
-            values = json.loads(text)
+            values = from_json(text)
             for note in ("status", "reason"):  # for readers
                 values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")
-            if calibration is not None:
-                lists = ("files", "float_layers", "lost", "gained")
-                calibration |= {key: tuple(calibration[key]) for key in lists if key in calibration}
-                calibration = Calibration(**calibration)
-            artefact = cls(
-                **{**values, "spec": ModelSpec.from_dict(values["spec"])},
-                calibration=calibration,
-                verification=None if verification is None else Verification(**verification),
+            spec, trained_on = ModelSpec.from_dict(values.pop("spec")), dict(values.pop("trained_on", {}))
+            return cls(
+                **_typed(cls, values),
+                spec=spec,
+                trained_on=trained_on,
+                calibration=None if calibration is None else Calibration(**_typed(Calibration, calibration)),
+                verification=None if verification is None else Verification(**_typed(Verification, verification)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{name} was exported by another version: {error}; export the model again") from None
-        if artefact.format not in get_args(Format) or artefact.precision not in get_args(Precision):
-            raise CheckpointError(f"{name} says that it is {artefact.format}, {artefact.precision}; export it again")
-        return artefact
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise CheckpointError(
+                f"{name} is damaged or was exported by another version: {error}; export the model again"
+            ) from None
+
+
+def _typed(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values from JSON as the fields of a dataclass take them.
+
+    Raises:
+        KeyError: it has no such field.
+        ConfigError: one is of another type.
+    """
+    hints = get_type_hints(kind)
+    return {name: coerce(value, hints[name], name) for name, value in values.items()}

@@ -25,6 +25,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Section")
 NULL = ("null", "Null", "NULL", "~")
 """How YAML writes that there is no value."""
+DEEPEST = 10
+"""Sections in sections that are looked into; our own are two."""
 LONGEST = 200
 """Characters of a value that an error shows."""
 FEW = 10
@@ -83,12 +85,11 @@ def read_yaml(text: str, source: str) -> dict[str, Given]:
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{source}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
     except RecursionError:
-        raise ConfigError(f"{source} is no file of settings: it is nested too deeply") from None
+        raise ConfigError(f"{source} is nested too deeply; settings are `key: value` pairs in sections") from None
     given: dict[str, Given] = {}
-    if root is None:
-        return given
-    _refuse_aliases(root, source)
-    _flatten(root, "", source, given)
+    if root is not None:
+        _refuse_aliases(root, source)
+        _flatten(root, "", source, given)
     return given
 
 
@@ -117,6 +118,8 @@ def _flatten(node: yaml.Node, prefix: str, source: str, given: dict[str, Given])
             raise ConfigError(f"{key} is given twice, in lines {seen[key]} and {line} of {source}; keep one")
         seen[key] = line
         if isinstance(value_node, yaml.MappingNode):
+            if key.count(".") == DEEPEST:  # an alias may even hold itself
+                raise ConfigError(f"{source}:{line} is nested too deeply; settings are `key: value` pairs in sections")
             _flatten(value_node, key + ".", source, given)
         else:
             value = _construct(value_node)
@@ -128,8 +131,8 @@ def _construct(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
-    except ValueError:
-        return node.value  # a number of thousands of digits, or no such day: as text, which every check can name
+    except (ValueError, RecursionError):
+        return str(node.value)  # of thousands of digits or brackets, or no such day: as text, which a check can name
     finally:
         loader.dispose()
 
@@ -156,7 +159,7 @@ def read_options(tokens: tuple[str, ...]) -> dict[str, Given]:
             raise ConfigError(f"{option} is given twice; keep one")
         try:
             value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):  # the second for a number of thousands of digits, or no such day
+        except (yaml.YAMLError, ValueError, RecursionError):  # of thousands of digits or brackets, or no such day
             value = text
         given[key] = Given(value, option, text)
     return given

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from inceptionv4.errors import ConfigError
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
-from inceptionv4.settings import Section, setting
+from inceptionv4.settings import Section, coerce, setting
+from inceptionv4.strict_json import to_json
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
@@ -65,7 +66,7 @@ class ModelSpec:
         return asdict(self)
 
     def to_json(self) -> str:
-        return json.dumps(self.to_dict())
+        return to_json(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
@@ -74,18 +75,24 @@ class ModelSpec:
         Raises:
             ValueError: a key is unknown, a value is of the wrong type, or there are no classes.
         """
-        pixels = values.get("preprocessing", {})
+        pixels = values.get("preprocessing", {}) if isinstance(values, Mapping) else None
+        if not isinstance(pixels, Mapping):
+            raise ValueError("the model's specification is no object of keys and values")
         if unknown := set(values) - _names(cls) | set(pixels) - _names(Preprocessing):
             raise ValueError(f"unknown keys in the model's specification: {', '.join(sorted(unknown))}")
         if not values.get("classes"):
             raise ValueError("the model's specification names no classes")
-        if values.get("architecture", "inception-v4") not in ARCHITECTURES:
+        if str(values.get("architecture", "inception-v4")) not in ARCHITECTURES:
             raise ValueError(f"the model is of an unknown architecture, {values['architecture']!r}")
+        hints = get_type_hints(cls)
         try:
             preprocessing = Preprocessing(**pixels)
+            others = {name: coerce(values[name], hints[name], name) for name in values if name != "preprocessing"}
         except ConfigError as error:
             raise ValueError(f"the model's specification: {error}") from None
-        return cls(**{**values, "classes": tuple(values["classes"]), "preprocessing": preprocessing})
+        if not 0 < others.get("width", 1.0) < math.inf:
+            raise ValueError(f"the model's specification: width must be above 0, got {others['width']}")
+        return cls(**others, preprocessing=preprocessing)
 
 
 def _names(kind: type[Any]) -> set[str]:

@@ -84,7 +84,7 @@ def test_an_object_that_changed_is_another_one(proxy: s3.Proxy, served: tuple[s3
     assert shelf.fetch(first).read_bytes() == b"one"  # type: ignore[union-attr]
     storage.write("s3://bucket/changing", b"three")
     assert shelf.fetch(find("changing")).read_bytes() == b"three"  # type: ignore[union-attr]
-    with pytest.raises(StorageError, match="s3://bucket/changing changed while it was fetched"):
+    with pytest.raises(StorageError, match="s3://bucket/changing was replaced while it was being read"):
         Shelf(shelf.folder / "other").fetch(first)
     assert find("a") == before
 

@@ -37,6 +37,7 @@ class Running:
 
     app: App
     port: int
+    server: Server
 
     @property
     def address(self) -> str:
@@ -72,7 +73,7 @@ def serving(backend: Backend, **limits: Any) -> Iterator[Running]:
     thread.start()
     try:
         assert ready.wait(10)
-        yield Running(app, port)
+        yield Running(app, port, server)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -93,7 +93,10 @@ def test_a_model_is_served_until_sigterm_which_ends_well(telling_model: Path) ->
         assert (process.returncode, out, err) == (0, "", "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 0), (signal.SIGINT, 130), pytest.param(signal.SIGHUP, 0, marks=pytest.mark.slow)],
+)
 def test_what_was_accepted_is_answered_before_the_end(number: signal.Signals, code: int) -> None:
     with started(*SLOW) as (process, port, _), ThreadPoolExecutor(4) as pool:
         kept = HTTPConnection("127.0.0.1", port, timeout=30)

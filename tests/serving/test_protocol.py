@@ -76,6 +76,46 @@ def test_files_in_json_and_in_binary() -> None:
     assert read(request, binary).images == files
 
 
+@pytest.mark.parametrize("path", ["id", "parameters", "outputs", "model_version", "inputs.parameters"])
+def test_a_field_that_is_null_counts_as_not_given(path: str) -> None:
+    request: dict[str, Any] = {"inputs": [dict(ONE_FILE)]}
+    expected = read(request)
+    *_, name = path.split(".")
+    (request["inputs"][0] if "." in path else request)[name] = None
+    assert read(request) == expected
+
+
+def test_nulls_in_parameters_and_outputs_count_as_not_given() -> None:
+    nothing = {"binary_data": None, "classification": None, "shared_memory_region": None, "of others": None}
+    output = {"name": "logits", "parameters": nothing, "datatype": None}
+    plain = {**with_input(), "outputs": [{"name": "logits"}]}
+    assert read({**plain, "outputs": [output], "parameters": {"binary_data_output": None}}) == read(plain)
+    assert read({**plain, "outputs": [{"name": "logits", "parameters": None}]}) == read(plain)
+    binary = struct.pack("<I", 4) + b"jpeg"
+    sized = with_input(data=None, parameters={"binary_data_size": len(binary)})
+    sized["inputs"][0]["data"] = None
+    assert read(sized, binary).images == [b"jpeg"]
+    absent = with_input(parameters={"binary_data_size": 1})
+    absent["inputs"][0]["parameters"]["binary_data_size"] = None
+    assert read(absent).images == [b"jpeg"]
+
+
+@pytest.mark.parametrize("name", ["name", "datatype", "shape", "data"])
+def test_what_must_be_given_must_not_be_null(name: str) -> None:
+    (tensor,) = (request := {"inputs": [dict(ONE_FILE)]})["inputs"]
+    tensor[name] = None
+    with pytest.raises(ServingError) as null:
+        read(request)
+    del tensor[name]
+    with pytest.raises(ServingError) as missing:
+        read(request)
+    assert (null.value.status, str(null.value)) == (400, str(missing.value))
+    with pytest.raises(ServingError, match="inputs must be a list of one"):
+        read({"inputs": None})
+    with pytest.raises(ServingError, match="strings of base64"):
+        read(with_input(data=[None]))
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_pixels_and_floats_in_json(flat: bool) -> None:
     given = read(pixels((PIXELS.flatten() if flat else PIXELS).tolist())).images

@@ -25,7 +25,7 @@ from inceptionv4.training.loop import train
 from inceptionv4.weights import checkpoint
 
 STEPS = 11
-SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 def one_epoch(data: Path, output: Path, workers: int, accumulate: int) -> Config:

@@ -33,6 +33,7 @@ from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training import start
+from inceptionv4.training.average import MovingAverage
 from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.state import saved_states
@@ -248,6 +249,45 @@ def test_a_loss_that_is_no_number_leaves_the_states_that_were_saved(
     assert all(torch.isfinite(value).all() for value in last.weights.values())
     train(settings, run=run)
     assert len((run / "log.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_answer_that_is_no_number_in_an_evaluation_ends_the_training_with_a_word(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Statistics that overflow while the loss is sound, at the end of the second epoch. In fp32 they are dead, and the
+    state of the first epoch is not replaced; in another precision only the evaluation may be, and they are saved.
+    """
+    settings = dataclasses.replace(
+        config(textures / "val", tmp_path),
+        model=ModelConfig(width=0.1),
+        schedule=ScheduleConfig(epochs=2, warmup_epochs=0.5),
+        training=TrainingConfig(batch_size=15, ema_decay=0.9, precision="fp32", eval_precision=precision),
+        checkpoint=CheckpointConfig(keep=1),
+    )
+    original = MovingAverage.update
+
+    def spoil(self: MovingAverage) -> None:
+        original(self)
+        if self.steps == 4:
+            next(self.network.buffers()).fill_(math.nan)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MovingAverage, "update", spoil)
+        with pytest.raises(DivergedError, match=r"diverged in epoch 2, by step 4: .*\.jpg: the answer of") as error:
+            train(settings)
+    assert error.value.exit_code == 4
+    assert "lower --optimizer.lr or raise --schedule.warmup_epochs" in str(error.value)
+    run = tmp_path / "test/1"
+    with (run / "results.csv").open() as table:
+        assert [row["epoch"] for row in csv.DictReader(table)] == ["1"]
+    (state,) = saved_states(run)
+    if precision == "bf16":
+        assert (state.name, "--training.eval_precision fp32" in str(error.value)) == ("step-00000004.safetensors", True)
+        return
+    assert (state.name, "was not replaced" in str(error.value)) == ("step-00000002.safetensors", True)
+    train(settings, run=run)
+    assert len((run / "results.csv").read_text().splitlines()) == 3
 
 
 def test_an_overflow_in_fp16_advances_no_step_and_no_rate(

@@ -60,8 +60,8 @@ def test_the_same_in_object_storage(bucket: None, capsys: pytest.CaptureFixture[
     assert find_model("s3://bucket/runs").read_bytes() == f"2/{BEST}".encode()
     said = capsys.readouterr().err
     assert said == "s3://bucket/runs/10, s3://bucket/runs/3 have no checkpoint yet: taking s3://bucket/runs/2\n"
-    storage.write("s3://bucket/runs/3/checkpoints/last", b"state-7.safetensors")
-    storage.write("s3://bucket/runs/3/checkpoints/state-7.safetensors", b"seven")
+    storage.write("s3://bucket/runs/3/checkpoints/last", b"step-7.safetensors")
+    storage.write("s3://bucket/runs/3/checkpoints/step-7.safetensors", b"seven")
     assert find_model("s3://bucket/runs").read_bytes() == b"seven"
     assert capsys.readouterr().err == "s3://bucket/runs/10 has no checkpoint yet: taking s3://bucket/runs/3\n"
     with pytest.raises(UsageError, match="no model at s3://bucket/none"):

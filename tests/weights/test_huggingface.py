@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -110,3 +113,27 @@ def test_what_is_not_there_or_not_reached_says_so(
     result = predict(model, **{"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), **environment})
     assert (result.returncode, f"cannot fetch {model}" in result.stderr) == (2, True), result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_of_the_hub_is_converted_again_and_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """From the hub's own cache, offline. The second time there is an output, which is no source."""
+    model = tmp_path / "hub" / f"models--{NAME.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text(COMMIT)
+    (model / "snapshots" / COMMIT).mkdir(parents=True)
+    (model / "blobs").mkdir()
+    for number, name in enumerate(("config.json", "model.safetensors")):
+        shutil.copy(folder / name, model / f"blobs/{number}")
+        (model / "snapshots" / COMMIT / name).symlink_to(f"../../blobs/{number}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for output in (tmp_path / "ours.safetensors", tmp_path / "folder"):
+        results = [command("convert", f"hf-hub:{NAME}", output) for _ in range(2)]
+        assert [result.code for result in results] == [0, 0], results[1].err
+        assert results[0].out == results[1].out
+    for source in (model / "snapshots" / COMMIT, f"hf-hub:{NAME}"):
+        for output in (model / "blobs/1", model / "snapshots" / COMMIT):
+            result = command("convert", source, output, "--to", "huggingface" if output.is_dir() else "timm")
+            assert (result.code, f"{output} is the source; name another" in result.err) == (2, True)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import s3
 import safetensors.torch
 import timm
 import torch
 
 from inceptionv4.errors import UsageError
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.runtime import storage
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import load_model, read_model
@@ -161,3 +163,19 @@ def test_a_config_that_contradicts_its_weights_is_refused(model: tuple[Path, Che
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(Exception, match=r"config\.json cannot be read"):
         read_model(tmp_path)
+
+
+def test_a_model_in_storage_is_converted_again_and_again(
+    narrow_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable
+) -> None:
+    """The second time there is an output, which is no source."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with s3.running(s3.moto(tmp_path / "log")) as server:
+        s3.use(monkeypatch, server.port)
+        s3.make_bucket(server.port)
+        storage.write("s3://bucket/model.safetensors", narrow_model)
+        results = [command("convert", "s3://bucket/model.safetensors", tmp_path / "a.safetensors") for _ in range(2)]
+    assert [result.code for result in results] == [0, 0], results[1].err
+    assert results[0].out == results[1].out
+    result = command("convert", "nowhere", tmp_path / "a.safetensors")
+    assert (result.code, "no model at nowhere" in result.err) == (2, True)

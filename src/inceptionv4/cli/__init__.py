@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from dataclasses import asdict
-from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal, NoReturn
@@ -14,7 +13,16 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from inceptionv4.cli.benchmark import app as benchmark_app
-from inceptionv4.cli.console import Flag, Setting, complain, print_json, resolve, speaks
+from inceptionv4.cli.console import (
+    Flag,
+    Setting,
+    complain,
+    print_json,
+    print_path,
+    resolve,
+    say,
+    speaks,
+)
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import ReadAs
 from inceptionv4.cli.data import app as data_app
@@ -22,15 +30,20 @@ from inceptionv4.cli.doctor import doctor
 from inceptionv4.cli.export import export
 from inceptionv4.cli.predictions import predict_and_show, print_csv, print_json_lines, print_table
 from inceptionv4.cli.serve import serve
+from inceptionv4.cli.streams import flush_output, reader_left, take_streams
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.options import AS_FOUND
-from inceptionv4.errors import Error, StoppedError
+from inceptionv4.errors import Error, OutputError, StoppedError
+from inceptionv4.printable import note
 from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
 from inceptionv4.runtime.lack import is_lack_of_memory
+from inceptionv4.runtime.launcher import read_launch
+from inceptionv4.runtime.signals import handle
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""
+HELP = {"--help", "-h", "--version"}
 Tta = Literal["flip", "crops12", "crops144"] | None
 
 app = App(
@@ -104,7 +117,7 @@ def train(
         resume = None  # a new run, with the settings of that one
     run = run_training(resolved, run=find_run(resolved, resume))
     if speaks():
-        print(run)
+        print_path(run)
 
 
 @app.command
@@ -151,7 +164,7 @@ def plot(run: Path, /) -> None:
         raise UsageError(f"{run} is no run folder: it has no results.csv; give one such as runs/digits/1")
     if hint := draw_curves(run):
         raise RunError(hint)
-    print(run / "plots" / "curves.png")
+    print_path(run / "plots" / "curves.png")
 
 
 @app.command
@@ -196,7 +209,7 @@ def evaluate(
         answered_by = {"runtime": evaluation.runtime, "precision": evaluation.precision}
         print_json(asdict(evaluation.metrics) | answered_by)
     else:
-        print(f"{evaluation.metrics}: {evaluation.images}, by {evaluation.runtime}")
+        say(f"{evaluation.metrics}: {evaluation.images}, by {evaluation.runtime}")
 
 
 @app.command
@@ -266,7 +279,7 @@ def predict(
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM leaves by the front door, so that half-written files are removed."""
+    """SIGTERM and SIGHUP leave by the front door, so that half-written files are removed."""
     raise SystemExit(128 + number)
 
 
@@ -287,26 +300,42 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     tokens = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
-    signal.signal(signal.SIGTERM, terminate)
+    handle((signal.SIGTERM, signal.SIGHUP), terminate)
     share_cores()
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names are bytes, not always UTF-8
+    take_streams()
+    code = _run(tokens, debug)
+    try:
+        flush_output()
+    except OutputError as error:
+        complain(error)
+        code = code or error.exit_code
+    except BrokenPipeError:
+        sys.stdout = None
+    end(code)
+
+
+def _run(tokens: list[str], debug: bool) -> int:
+    """The exit code of a command line."""
     try:
         settle_home()
+        if not HELP & set(tokens):
+            read_launch()  # here, so that every command refuses an environment in which it would be silent
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        complain(f"{error}\nTry `inceptionv4 --help`.")
-        end(2)
+        complain(" ".join(str(error).split()))
+        note("Try `inceptionv4 --help`.")
+        return 2
     except StoppedError as stopped:
         if speaks():
-            print(stopped, file=sys.stderr)
-        end(stopped.exit_code)
+            note(stopped)
+        return stopped.exit_code
+    except OutputError as error:  # which is said at the end
+        return error.exit_code
     except Error as error:
         if debug:
             raise
-        complain(str(error))
-        end(error.exit_code)
+        complain(error)
+        return error.exit_code
     except (MemoryError, RuntimeError) as error:
         if debug or not is_lack_of_memory(error):
             raise
@@ -314,12 +343,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             f"there is not enough memory: {' '.join(str(error).split())[:200]}; take fewer images at once "
             "(--training.accumulate in a training), smaller ones, or a narrower network"
         )
-        end(1)
+        return 1
     except KeyboardInterrupt:
         complain("interrupted")
-        end(130)
+        return 130
     except BrokenPipeError:
-        # Whoever read our output has enough, as `head` does.
-        sys.stdout = None
-        end(0)
-    end(0)
+        return 0  # whoever read our output has enough, as `head` does
+    except OSError as error:  # the system's word about a file or a folder that somebody named
+        if debug or error.filename is None:
+            raise
+        complain(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+        return 1
+    except SystemExit as ended:  # of SIGTERM, or of rich, which has lost the reader
+        return 0 if reader_left() else ended.code if isinstance(ended.code, int) else 1
+    return 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from inceptionv4.cli.console import Flag, Setting, print_json, resolve
+from inceptionv4.cli.console import Flag, Setting, print_json, resolve, say
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import UsageError
+from inceptionv4.printable import note
 
 if TYPE_CHECKING:
     from inceptionv4.benchmark import LoadingSpeed, PredictionSpeed, Speed, TrainingSpeed
@@ -114,7 +114,7 @@ def loader(
 def _begin(rounds: int) -> None:
     if rounds < 1:
         raise UsageError(f"--rounds must be at least 1, got {rounds}")
-    print(f"timing {rounds} rounds ...", file=sys.stderr)
+    note(f"timing {rounds} rounds ...")
 
 
 def _show(speed: TrainingSpeed | PredictionSpeed | LoadingSpeed, rest: dict[str, str], json: bool) -> None:
@@ -124,7 +124,7 @@ def _show(speed: TrainingSpeed | PredictionSpeed | LoadingSpeed, rest: dict[str,
     rows = {"speed": _words(speed.images_per_second), **rest}
     rows["batch"] = f"{speed.batch_size} images of {speed.image_size} px"
     for name, text in rows.items():
-        print(f"{name:<11} {text}")
+        say(f"{name:<11} {text}")
 
 
 def _words(speed: Speed) -> str:

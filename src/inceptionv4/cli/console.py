@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+from inceptionv4.printable import note, printable
+from inceptionv4.runtime.launcher import read_launch
+from inceptionv4.strict_json import to_json
 
 if TYPE_CHECKING:
     from inceptionv4.config import Config
@@ -29,14 +31,25 @@ def resolve(settings: tuple[str, ...], recipe: str | None, config: Path | None, 
     return load_config(recipe, config, overrides)
 
 
+def say(*lines: object) -> None:
+    """Print lines for people on standard output, with nothing in them that a terminal obeys."""
+    for line in lines:
+        print(printable(line), flush=True)
+
+
+def print_path(path: object) -> None:
+    """Print the name of a file, as it is for a script, and as `say` does on a terminal."""
+    print(printable(path) if sys.stdout.isatty() else path)
+
+
 def print_json(value: object) -> None:
-    print(json.dumps(value))
+    print(to_json(value))
 
 
 def speaks() -> bool:
-    """Whether this process is the one, of those that `torchrun` started, that says what all of them have to say."""
-    return os.environ.get("RANK", "0") == "0"
+    """True for the one process, of those that `torchrun` started, that says what all of them have to say."""
+    return read_launch().rank == 0
 
 
-def complain(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def complain(message: object) -> None:
+    note(f"error: {message}")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cyclopts import App
 
-from inceptionv4.cli.console import Setting
+from inceptionv4.cli.console import Setting, say
 
 app = App(
     name="convert",
@@ -39,23 +39,20 @@ def convert(
     classes
         A text file with a class a line, for weights that come without names.
     """
-    from inceptionv4.errors import UsageError
     from inceptionv4.runtime.exported import sidecar
     from inceptionv4.settings import read_options
     from inceptionv4.weights.convert import convert as run
     from inceptionv4.weights.write import format_of
 
-    if output.exists() and not output.is_dir() and output.samefile(source):
-        raise UsageError(f"{output} is the source; name another file")
     form = to or format_of(output)
     checkpoint, report = run(source, output, form, classes, read_options(settings))
     if report is not None:
-        print(report)
+        say(*report.lines())
     spec = checkpoint.spec
     some = ", ".join(spec.classes[:3]) + (", ..." if len(spec.classes) > 3 else "")
-    print(f"{output}: {len(spec.classes)} classes ({some}), {spec.preprocessing.describe()}")
+    say(f"{output}: {len(spec.classes)} classes ({some}), {spec.preprocessing.describe()}")
     if form == "mindspore":
-        print(f"{sidecar(output)}: its classes and preprocessing, which it has no place for; keep both together")
+        say(f"{sidecar(output)}: its classes and preprocessing, which it has no place for; keep both together")
 
 
 @app.command
@@ -78,7 +75,7 @@ def config(source: Path, output: Path, /) -> None:
     conversion = convert_settings(source)
     write_text(output, conversion.recipe)
     for line in conversion.lines:
-        print(line)
+        say(line)
     for key in conversion.unknown:
-        print(f"{key} -> unknown, left out")
-    print(f"{output}: inceptionv4 train --config {output}")
+        say(f"{key} -> unknown, left out")
+    say(f"{output}: inceptionv4 train --config {output}")

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from inceptionv4.cli.console import Flag, print_json
+from inceptionv4.cli.console import Flag, print_json, say
 from inceptionv4.config import MOST_SEED
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.printable import note, printable
 
 if TYPE_CHECKING:
     from inceptionv4.data.tools.doctor import Report
@@ -56,7 +57,7 @@ def inspect(path: str, /, *, mosaic: Path | None = None, json: Flag = False, opt
         print_json(asdict(overview) | {"images": overview.images, "mosaic": str(target)})
     else:
         show_overview(overview)
-        print(f"The first images of each class: {target}")
+        say(f"The first images of each class: {target}")
 
 
 @app.command
@@ -134,12 +135,12 @@ def pack(
         options=options,
     )
     for reason in packed.skipped:
-        print(f"left out: {reason}", file=sys.stderr)
+        note(f"left out: {reason}")
     smaller = f", {packed.shrunk:,} made smaller" if packed.shrunk else ""
     left_out = f", {len(packed.skipped):,} left out" if packed.skipped else ""
-    print(
-        f"{packed.images:,} images{smaller}{left_out} in {packed.shards:,} shards, {in_units(packed.size)}, "
-        f"verified\ninceptionv4 train --data {packed.folder}"
+    say(
+        f"{packed.images:,} images{smaller}{left_out} in {packed.shards:,} shards, {in_units(packed.size)}, verified",
+        f"inceptionv4 train --data {packed.folder}",
     )
 
 
@@ -195,20 +196,20 @@ def show_overview(overview: Overview) -> None:
     if overview.ignored:
         facts["ignored"] = f"{overview.ignored:,} other files"
     if overview.left_out:
-        facts["left out"] = "\n".join(overview.left_out)
+        facts["left out"] = "\n".join(map(printable, overview.left_out))
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, fact in facts.items():
-        table.add_row(name, Text(fact))
+        table.add_row(name, Text(fact if name == "left out" else printable(fact)))
     counts = Table(box=None, pad_edge=False)
     for heading in ("class", "train", "val"):
         counts.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
     val = dict(zip(overview.classes, overview.val, strict=True))
     for row in extremes(overview.classes, overview.train, 12):
         counts.add_row("...", "", "") if row is None else counts.add_row(
-            Text(row[0]), f"{row[1]:,}", f"{val[row[0]]:,}"
+            Text(printable(row[0])), f"{row[1]:,}", f"{val[row[0]]:,}"
         )
     _print(table)
-    print()
+    say("")
     _print(counts)
 
 
@@ -228,11 +229,11 @@ def show_report(report: Report) -> None:
     for finding in findings(report):
         rest = len(finding.examples) - SHOWN
         more = [f"and {rest:,} more (--json lists all)"] if rest > 0 else []
-        lines = [finding.words, *finding.examples[:SHOWN], *more]
+        lines = map(printable, [finding.words, *finding.examples[:SHOWN], *more])
         found = f"{finding.count:,}"
         table.add_row(f"[{colors[finding.level]}]{finding.level}[/]", finding.check, found, Text("\n".join(lines)))
-    print(f"{report.location}: {report.train:,} images to train on, {report.val:,} held out ({report.layout})")
+    say(f"{report.location}: {report.train:,} images to train on, {report.val:,} held out ({report.layout})")
     for reason in report.left_out:
-        print(f"left out: {reason}")
-    print()
+        say(f"left out: {reason}")
+    say("")
     _print(table)

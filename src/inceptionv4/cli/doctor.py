@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inceptionv4.artefact import Precision
-from inceptionv4.cli.console import Flag, print_json
+from inceptionv4.cli.console import Flag, print_json, say
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "onnxruntime", "openvino", "nncf", "mindspore"),
@@ -52,20 +52,20 @@ def doctor(*, json: Flag = False) -> None:
         print_json(asdict(health))
         return
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False, highlight=False)
-    print(f"inceptionv4 {health.version}, Python {health.python}, {health.system}")
-    print(f"trains on {health.device}; weights are answered in fp32 by default\n")
+    say(f"inceptionv4 {health.version}, Python {health.python}, {health.system}")
+    say(f"trains on {health.device}; weights are answered in fp32 by default", "")
     table = Table(box=None, pad_edge=False)
     for heading in ("runtime", "runs", "here", "its answers were tested on"):
         table.add_column(heading, overflow="fold")
     for name, facts in health.runtimes.items():
         table.add_row(name, facts["files"], facts["missing"] or "yes", facts["tested"])
     console.print(table)
-    print(f"\nexported unverified, as nothing here runs them: {', '.join(health.unverified)}")
+    say("", f"exported unverified, as nothing here runs them: {', '.join(health.unverified)}")
     found = [f"{name} {version}" for name, version in health.packages.items() if version is not None]
-    print(f"\n{', '.join(found)}")
+    say("", ", ".join(found))
     absent = [name for name, version in health.packages.items() if version is None]
     if absent:
-        print(f"not installed: {', '.join(absent)}")
+        say(f"not installed: {', '.join(absent)}")
 
 
 def examine() -> Health:

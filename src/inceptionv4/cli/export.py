@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from inceptionv4.cli.console import Flag
+from inceptionv4.cli.console import Flag, say
 from inceptionv4.config import MOST_IMAGES
 
 SUFFIXES = {"openvino": ".xml"}
@@ -127,15 +127,15 @@ def export(
     files = (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
     size = sum(file.stat().st_size for file in files)
     encrypted = ", encrypted" if encrypt_key_file is not None else ""
-    print(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
+    say(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
     if artefact.verification is not None:
-        print(artefact.verification)
+        say(artefact.verification)
     if artefact.doubt is not None:
-        print(f"unverified: {artefact.doubt}")
+        say(f"unverified: {artefact.doubt}")
     if profile == "ascend":
-        print(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
+        say(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
     if (calibration := artefact.calibration) is not None:
-        print(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
-        print(describe_flips(calibration.images, calibration.lost, calibration.gained))
+        say(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
+        say(describe_flips(calibration.images, calibration.lost, calibration.gained))
         if calibration.float_layers:
-            print(f"in float: {', '.join(calibration.float_layers)}")
+            say(f"in float: {', '.join(calibration.float_layers)}")

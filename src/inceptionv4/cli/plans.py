@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from datetime import timedelta
 
-from inceptionv4.cli.console import print_json
+from inceptionv4.cli.console import print_json, say
 from inceptionv4.config import Config
+from inceptionv4.printable import note
 from inceptionv4.training.probe import Plan, find_batch_size, find_learning_rate, make_plan
 from inceptionv4.training.schedule import describe_growth
 
 
 def show_plan(config: Config, seconds: float, json: bool) -> None:
-    print(f"trying a training for {seconds:g} seconds ...", file=sys.stderr)
+    note(f"trying a training for {seconds:g} seconds ...")
     plan = make_plan(config, seconds)
     if json:
         print_json(asdict(plan))
@@ -32,16 +32,16 @@ def show_plan(config: Config, seconds: float, json: bool) -> None:
         "disk": f"{_gigabytes(plan.disk_bytes)} for {config.checkpoint.keep} states and the best model",
     }
     for name, text in rows.items():
-        print(f"{name:<11} {text}")
+        say(f"{name:<11} {text}")
 
 
 def show_batch_size(config: Config) -> None:
     largest = find_batch_size(config)
-    print(f"{largest} images of {config.image.size} px fit into the memory at once")
+    say(f"{largest} images of {config.image.size} px fit into the memory at once")
     if largest < 2:
-        print("less than a step needs: take smaller images (--image.size) or a narrower network (--model.width)")
+        say("less than a step needs: take smaller images (--image.size) or a narrower network (--model.width)")
     elif largest < config.training.batch_size:
-        print(
+        say(
             f"a batch of {config.training.batch_size} fits in parts: {_accumulate(config.training.batch_size, largest)}"
         )
 
@@ -52,9 +52,9 @@ def show_rates(config: Config) -> None:
     low, high = min(test.losses), max(test.losses)
     for number in shown:
         bar = "#" * (1 + round(40 * (min(test.losses[number], high) - low) / max(high - low, 1e-9)))
-        print(f"{test.rates[number]:9.2g}  {test.losses[number]:7.3f}  {bar}")
-    print(f"lowest loss at {10 * test.suggestion:.2g}; try a tenth: --optimizer.lr {test.suggestion:.2g}", end="")
-    print(f" (now {test.now:.2g})")
+        say(f"{test.rates[number]:9.2g}  {test.losses[number]:7.3f}  {bar}")
+    rate = f"{test.suggestion:.2g}"
+    say(f"lowest loss at {10 * test.suggestion:.2g}; try a tenth: --optimizer.lr {rate} (now {test.now:.2g})")
 
 
 def _parts(plan: Plan) -> str:

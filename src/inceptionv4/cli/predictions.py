@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from inceptionv4.cli.console import complain
-from inceptionv4.errors import ImageError
+from inceptionv4.errors import Error, ImageError, UsageError
+from inceptionv4.printable import printable
+from inceptionv4.strict_json import to_json
 
 if TYPE_CHECKING:
     from inceptionv4.data.crops import Crops
@@ -62,6 +63,8 @@ def predict_and_show(
     with ExitStack() as stack:
         ranks = stack.enter_context(join_ranks(select_device("cpu")))  # answers are all that they exchange
         require_same_runtime(ranks, classifier.backend)
+        if sys.stdin is None and STDIN in places:
+            raise UsageError("standard input is closed, and - is a list of images there")
         lines: Iterable[str] = sys.stdin
         if ranks.count > 1 and STDIN in places:  # which all of them have, and only one can read
             lines = ranks.broadcast(list(sys.stdin) if ranks.first else [])
@@ -108,18 +111,19 @@ def print_json_lines(predictions: Iterator[Prediction]) -> None:
             line["error"] = prediction.error
         else:
             line["predictions"] = [{"class": guess.label, "probability": guess.probability} for guess in prediction.top]
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(to_json(line), flush=True)
 
 
 def print_csv(predictions: Iterator[Prediction]) -> None:
-    """A line a class; an image that cannot be read is named on standard error."""
+    """A line a class; an image that cannot be read is named on standard error. On a terminal, names are for people."""
+    shown: Callable[[str], str] = printable if sys.stdout.isatty() else str
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(["file", "rank", "class", "probability"])
     for prediction in predictions:
         if prediction.error is not None:
             complain(prediction.error)
         for rank, guess in enumerate(prediction.top, start=1):
-            table.writerow([prediction.file, rank, guess.label, f"{guess.probability:.6f}"])
+            table.writerow([shown(prediction.file), rank, shown(guess.label), f"{guess.probability:.6f}"])
 
 
 def print_table(predictions: Iterator[Prediction]) -> None:
@@ -127,9 +131,19 @@ def print_table(predictions: Iterator[Prediction]) -> None:
     what is wider later pushes the rest of its line to the right.
     """
     rows = _rows(predictions)
-    first = list(islice(rows, MEASURED))
-    if not first:
-        return
+    first: list[tuple[str, str, str, str]] = []
+    failure: Error | None = None
+    try:
+        first.extend(islice(rows, MEASURED))  # which takes those in that come before an error
+    except Error as error:
+        failure = error
+    if first:
+        _print_rows(first, rows)
+    if failure is not None:
+        raise failure
+
+
+def _print_rows(first: list[tuple[str, str, str, str]], rows: Iterator[tuple[str, str, str, str]]) -> None:
     headings = ("file", "class", "probability", "then")
     widths = [max(map(cell_len, column)) for column in zip(headings, *first, strict=True)]
     for row in chain([headings], first, rows):
@@ -143,9 +157,9 @@ def _rows(predictions: Iterator[Prediction]) -> Iterator[tuple[str, str, str, st
             complain(prediction.error)
             continue
         others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
-        yield _on_one_line(prediction.file), prediction.label, f"{prediction.probability:.1%}", others
-
-
-def _on_one_line(name: str) -> str:
-    """A name without what would move a terminal's cursor."""
-    return "".join("?" if ord(letter) < 32 or 127 <= ord(letter) < 160 else letter for letter in name)
+        yield (
+            printable(prediction.file),
+            printable(prediction.label),
+            f"{prediction.probability:.1%}",
+            printable(others),
+        )

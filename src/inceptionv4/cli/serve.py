@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from inceptionv4.cli.console import say
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.errors import Error, UsageError
 from inceptionv4.serving.limits import Limits
@@ -71,14 +72,14 @@ def serve(
 
     with bind(host, port) as bound:  # before the model, which may take minutes to load
         backend = open_backend(model, device=device, precision=precision, runtime=runtime)
-        print(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
-        print("warming up", flush=True)
+        say(f"{model}: {len(backend.spec.classes)} classes, {backend.spec.preprocessing.describe()}")
+        say("warming up")
         app = App(backend, name=name, limits=Limits(queue, timeout, max_upload * 2**20))
         try:
             _warm_up(app, backend)
-            print(f"on {backend.describe()}, up to {backend.batch_size} images at once")
+            say(f"on {backend.describe()}, up to {backend.batch_size} images at once")
             address = address_of(bound)
-            run_server(app, bound, lambda: print(f"ready: {address}, {address}/v2/models/{name}", flush=True))
+            run_server(app, bound, lambda: say(f"ready: {address}, {address}/v2/models/{name}"))
         finally:
             if not app.close():
                 leave_threads_behind()

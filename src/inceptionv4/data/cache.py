@@ -13,7 +13,6 @@ never in the data.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import struct
@@ -31,6 +30,7 @@ from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import cache_folder, write_whole
 from inceptionv4.runtime.storage import absolute
+from inceptionv4.strict_json import from_json, to_json
 
 VERSION = 3
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -118,7 +118,7 @@ def save(file: Path, table: Table, mark: Mark) -> None:
         "left_out": table.left_out,
     }
     arrays = {
-        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        "facts": np.frombuffer(to_json(facts).encode(), np.uint8),
         "container": table.container,
         "content": table.names.content,
         "ends": table.names.ends,
@@ -139,7 +139,7 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
     """The kept table, or None: nothing kept, kept by another version, damaged, or of data that have changed since."""
     try:
         arrays = _map(file)
-        facts = json.loads(bytes(arrays["facts"]))
+        facts = from_json(bytes(arrays["facts"]))
         if facts["version"] != VERSION:
             return None
         table = Table(
@@ -156,7 +156,7 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
             groups=arrays.get("groups"),
             place={name.removeprefix("place."): arrays[name] for name in arrays if name.startswith("place.")},
         )
-    except (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, TypeError, EOFError, struct.error, zipfile.BadZipFile):
         return None
     current = mark_of_folders(table, location) if mark is None else mark
     return table if current is not None and current == facts["mark"] else None

@@ -59,7 +59,10 @@ def open_source(location: str | Path, options: ReadOptions = AS_FOUND) -> Source
     if found.beside:
         others = [words for words in table.left_out if not words.startswith(NAMES)]
         table = replace(table, left_out=(*others, *found.beside))
-    return found.kind(text, table)
+    source = found.kind(text, table)
+    if mark is not None and mark_of(found.files) != mark:
+        raise DataError(f"{text} was changed while it was being listed; start again when nothing writes there")
+    return source
 
 
 def read_dataset(location: str | Path, val_fraction: float = 0.2, options: ReadOptions = AS_FOUND) -> Dataset:

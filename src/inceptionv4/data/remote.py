@@ -9,6 +9,7 @@ opened: in an order of chance over all images, any other rule would throw out wh
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections import deque
@@ -36,7 +37,7 @@ from inceptionv4.data.sources.source import LocalFiles, RangeSource
 from inceptionv4.data.sources.tar import TarSource
 from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.table import Table, counted
-from inceptionv4.errors import DataError, StorageError
+from inceptionv4.errors import ChangedError, DataError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, locked
 from inceptionv4.runtime.progress import Progress
@@ -85,7 +86,7 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
     def index() -> Table:
         if archive is not None:
             return replace(files.examine(lambda path: archive.index([path], options))[0], containers=(uri,))
-        classes = {one.uri: storage.read_all(one.uri) for one in lists}
+        classes = {one.uri: storage.read_all(one) for one in lists}
         names_of = [shard.uri for shard in objects]
         return table_of_shards(uri, names_of, splits, files.examine(read_shard), classes, (*left_out, *beside))
 
@@ -157,12 +158,17 @@ class RemoteFiles:
         """None are needed where everything lies on the shelf."""
         return READERS if self._missing or self.stays < len(self.objects) else 0
 
+    @property
+    def version(self) -> str:
+        lines = "\n".join(f"{object.name} {object.size} {object.version}" for object in self.objects)
+        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:16]
+
     def read(self, number: int, offset: int, size: int) -> bytes:
         try:
             return self._local.read(number, offset, size)
         except OSError:  # not there, or the disk is failing
             self._fill()
-            return storage.read(self.objects[number].uri, offset, size)
+            return storage.read(self.objects[number], offset, size)
 
     def examine(self, look: Callable[[Path], Found]) -> list[Found]:
         """What `look` finds in each object, while it lies on the shelf.
@@ -209,9 +215,10 @@ class RemoteFiles:
         while self._missing and threading.main_thread().is_alive():
             try:
                 self.shelf.fetch(self.objects[self._missing[0]])
-            except Exception:  # noqa: BLE001 - ranges are read on, and say what is wrong
+            except Exception as error:  # noqa: BLE001 - ranges are read on, and say what is wrong
+                pause = math.inf if isinstance(error, ChangedError) else PAUSE  # what was replaced does not come back
                 with self._filling:
-                    self._filler, self._next_try = None, time.monotonic() + PAUSE
+                    self._filler, self._next_try = None, time.monotonic() + pause
                 return
             self._missing.popleft()
 

@@ -20,7 +20,7 @@ from inceptionv4.data.loader import Batch, evaluation_batches
 from inceptionv4.data.options import AS_FOUND, ReadOptions, recorded_options
 from inceptionv4.data.rules import RULES, rules_of
 from inceptionv4.data.samples import Dataset, Samples, relabel
-from inceptionv4.errors import ImageError
+from inceptionv4.errors import AnswerError, ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import WORKERS, Classifier
@@ -67,13 +67,15 @@ def evaluate(
         CheckpointError: the model is damaged.
         DataError: the data cannot be used or are not the same for all processes, or one of the images cannot be
             decoded.
+        AnswerError: the model's answer for an image is not finite.
         RunError: another process is gone, or computes in another precision.
     """
     backend = open_backend(model, device=device, precision=precision, runtime=runtime)
     samples, images = choose_images(data, backend.spec.classes, backend.trained_on, options)
     with join_ranks(select_device("cpu")) as ranks:  # sums are all that they exchange
         if ranks.count > 1:
-            ranks.require_same(samples.exact_fingerprint, f"the images at {data}")
+            known = f"{samples.exact_fingerprint} {samples.source.version}"
+            ranks.require_same(known, f"the images at {data}")
         require_same_runtime(ranks, backend)
         with Progress("evaluating", total=share(samples, ranks)) if ranks.first else nullcontext() as progress:
             after_batch: Callable[[int], None] | None = None
@@ -144,8 +146,9 @@ def evaluate_backend(
     Raises:
         UsageError: the model does not see images so that there are crops `tta` of them.
         ImageError: an image cannot be decoded, by whichever rank; all of them raise it.
+        AnswerError: the answer for an image is not finite, of whichever rank; all of them raise it.
     """
-    failures: list[ImageError] = []
+    failures: list[ImageError | AnswerError] = []
     sums = Sums()
     ranks = Ranks() if ranks is None else ranks
     check_crops(tta, backend.spec.preprocessing)
@@ -161,15 +164,15 @@ def evaluate_backend(
         crops=tta,
     )
 
-    def batches() -> Iterator[Batch]:
+    def answered() -> Iterator[Batch]:
         try:
-            yield from shared
-        except ImageError as failure:  # the others are told when they are there too
+            for batch in shared:
+                sums.add(_logits(backend, samples, batch, views), batch.labels)
+                yield batch
+        except (ImageError, AnswerError) as failure:  # the others are told when they are there too
             failures.append(failure)
 
-    for batch, _ in zip_longest(batches(), range(0, share(samples, ranks), batch_size)):
-        if batch is not None:
-            sums.add(_logits(backend, batch.images, views), batch.labels)
+    for batch, _ in zip_longest(answered(), range(0, share(samples, ranks), batch_size)):
         if after_batch is not None:
             after_batch(0 if batch is None else len(batch))
     for failure in chain.from_iterable(ranks.gather(failures)):
@@ -178,8 +181,15 @@ def evaluate_backend(
     return sums.divide()
 
 
-def _logits(backend: Backend, images: Tensor, views: int) -> Tensor:
+def _logits(backend: Backend, samples: Samples, batch: Batch, views: int) -> Tensor:
     """Logits; of several views the logarithm of the mean probability, which stands for one as well as any."""
-    if views == 1:
-        return backend.infer(images)
-    return Classifier(backend).probabilities(images, views).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+    def name(row: int) -> str:
+        return samples.describe(int(batch.indices[row]))
+
+    if views > 1:
+        probabilities = Classifier(backend).probabilities(batch.images, views, name)
+        return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+    logits = backend.infer(batch.images)
+    backend.require_finite(logits, name)
+    return logits

@@ -33,9 +33,9 @@ class Sums:
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: logits `(B, classes)` of any float type, labels int64 `(B,)`."""
         ranked = logits.topk(min(5, logits.shape[1])).indices.eq(labels[:, None])
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-        sums = [torch.tensor(len(labels), device=logits.device), ranked[:, 0].sum(), ranked.sum(), loss]
-        self.values += torch.stack([value.to(torch.float64) for value in sums]).cpu()
+        # In float64: of finite float32 logits, the loss is finite, too.
+        loss = torch.nn.functional.cross_entropy(logits.cpu().double(), labels.cpu(), reduction="sum")
+        self.values += torch.tensor([len(labels), ranked[:, 0].sum(), ranked.sum(), loss], dtype=torch.float64)
 
     def divide(self) -> Metrics:
         """The means over all that was counted.

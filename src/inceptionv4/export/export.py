@@ -17,7 +17,7 @@ from inceptionv4.export.draft import Draft
 from inceptionv4.export.int8 import Int8, round_model
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.network.rewrites import rewrite
-from inceptionv4.runtime.files import write_together
+from inceptionv4.runtime.files import require_utf8, write_together
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
 
@@ -50,14 +50,15 @@ def export_model(
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
-        UsageError: no such model, or it is an exported file; the runtime is not installed; the form has no such
-            precision; int8 for an Ascend.
+        UsageError: no such model, or it is an exported file; the name of `path` is not UTF-8; the runtime is not
+            installed; the form has no such precision; int8 for an Ascend.
         CheckpointError: the model is damaged.
         DataError: the data for int8 or at `images` cannot be used.
         StorageError: these are in object storage, which cannot be reached, or refuses.
         Error: the file answers differently from the model, or int8 costs too much accuracy.
         RunError: the file cannot be written.
     """
+    require_utf8(path)
     if form == "om":
         ascend = ascend or Ascend()
     if ascend is not None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inceptionv4.artefact import Precision, Verification
 from inceptionv4.data.index import DIGITS, read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
+from inceptionv4.data.photographs import load_photographs
 from inceptionv4.data.samples import Samples
-from inceptionv4.errors import DataError, Error
-from inceptionv4.inference.agreement import AGREEMENT, agrees, compare
+from inceptionv4.errors import AnswerError, DataError, Error
+from inceptionv4.inference.agreement import Reference
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
@@ -24,36 +23,42 @@ from inceptionv4.runtime.storage import absolute
 from inceptionv4.weights.checkpoint import Checkpoint
 
 IMAGES = 32
-"""That a file is tried on, or all if there are fewer; spread evenly over those there are."""
+"""That a file is tried on, or all if there are fewer, spread evenly over those there are; and the photographs."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Images, uint8 `(n, 3, size, size)`, and the logits float32 `(n, classes)` that the plain network gives them."""
+    """Images, and what the plain network answers to them."""
 
-    images: Tensor
-    logits: Tensor
+    reference: Reference
     source: str
+    """Where the images come from that are not the package's photographs."""
 
 
 def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -> Questions:
     """Answers of the plain network in float32, in evaluation mode on the CPU, to at most `IMAGES` real images.
 
     Those are of `data` if it is given, else of the data that the model was trained on if they can still be read, else
-    the package's digits: images like those that the model is for, as far as they can be found, and held-out ones.
+    the package's digits: images like those that the model is for, as far as they can be found, and held-out ones. The
+    package's photographs are always among them: digits are grey, and images of one kind are alike.
 
     Raises:
         DataError: `data` cannot be used, or one of the images cannot be decoded.
         StorageError: it is in object storage, which cannot be reached, or refuses.
         UsageError: its layout needs an extra that is not installed.
+        AnswerError: an answer of the network is not finite.
     """
     if data is not None:
         return _ask(network, checkpoint, data)
     trained_on = checkpoint.trained_on.get("location")
     if trained_on is not None:
         # Nobody asked for them now: whatever is wrong with them, decoding included, is no reason to export nothing.
-        with contextlib.suppress(Error, OSError):
+        try:
             return _ask(network, checkpoint, trained_on)
+        except AnswerError:
+            raise
+        except (Error, OSError):
+            return _ask(network, checkpoint, DIGITS)
     return _ask(network, checkpoint, DIGITS)
 
 
@@ -64,10 +69,15 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
         raise DataError(
             f"{data} has no held-out images to compare on: two images of a class, or a val folder, would do"
         )
-    batches = list(evaluation_batches(spread(samples, IMAGES), preprocessing, batch_size=8, workers=1))
+    asked = spread(samples, IMAGES)
+    batches = evaluation_batches(asked, preprocessing, batch_size=8, workers=1)
+    photographs = load_photographs(preprocessing)
+    images = torch.cat([*(batch.images for batch in batches), photographs])
+    reference = Reference(network, images, preprocessing, coloured=len(photographs))
     plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
-    logits = [plain.infer(batch.images) for batch in batches]
-    return Questions(torch.cat([batch.images for batch in batches]), torch.cat(logits), samples.source.location)
+    names = [*map(asked.describe, range(len(asked))), *["a photograph of the package"] * len(photographs)]
+    plain.require_finite(reference.logits, names.__getitem__)
+    return Questions(reference, samples.source.location)
 
 
 def spread(samples: Samples, count: int) -> Samples:
@@ -82,12 +92,18 @@ def verify(name: str, backend: Backend, questions: Questions, precision: Precisi
     Raises:
         Error: it answers differently. The caller keeps nothing of it then.
     """
-    agreement = compare(questions.logits, backend.infer(questions.images), precision)
-    found = Verification(images=len(questions.images), source=questions.source, **asdict(agreement))
-    if not agrees(agreement, precision):
+    agreement = questions.reference.compare(backend.infer(questions.reference.images), precision)
+    found = Verification(
+        images=len(questions.reference.images),
+        source=f"{questions.source} and photographs",
+        largest_difference=agreement.largest_difference,
+        top1_agreement=agreement.top1_agreement,
+        top5_overlap=agreement.top5_overlap,
+        tolerance=agreement.tolerance,
+    )
+    if agreement.refusal is not None:
         raise Error(
-            f"{name}, run by {backend.describe()}, does not answer as the model does: {found}; "
-            f"allowed are {found.tolerance:.2g} and {AGREEMENT[precision]:.0%}. It was not kept; "
-            "try another precision, or another version of the runtime"
+            f"{name}, run by {backend.describe()}, does not answer as the model does: {agreement.refusal} ({found}). "
+            "It was not kept; try another precision, or another version of the runtime"
         )
     return found

@@ -25,6 +25,7 @@ from inceptionv4.data.options import recorded_options
 from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import UsageError
+from inceptionv4.inference.agreement import round_activations, round_weights
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.storage import absolute
 from inceptionv4.spec import Preprocessing
@@ -68,7 +69,7 @@ def rank_convolutions(rewritten: InceptionV4, images: Tensor, preprocessing: Pre
 
     def compare(name: str, conv: nn.Conv2d, given: Tensor, output: Tensor) -> None:
         rounded = nn.functional.conv2d(
-            _round_activations(given), _round_weights(conv.weight), conv.bias, conv.stride, conv.padding
+            round_activations(given), round_weights(conv.weight), conv.bias, conv.stride, conv.padding
         )
         noise[name] = noise.get(name, 0.0) + float((rounded - output).square().sum())
         power[name] = power.get(name, 0.0) + float(output.square().sum())
@@ -85,17 +86,6 @@ def rank_convolutions(rewritten: InceptionV4, images: Tensor, preprocessing: Pre
         for hook in hooks:
             hook.remove()
     return sorted(noise, key=lambda name: noise[name] / max(power[name], 1e-30), reverse=True)
-
-
-def _round_activations(values: Tensor) -> Tensor:
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 1e-12)
-    step = (high - low) / 255
-    return values.div(step).round_().mul_(step)
-
-
-def _round_weights(weight: Tensor) -> Tensor:
-    step = weight.abs().amax((1, 2, 3), keepdim=True).clamp_(min=1e-12) / 63
-    return weight.div(step).round_().mul_(step)
 
 
 def quantize_onnx(model: onnx.ModelProto, inputs: Sequence[np.ndarray], float_layers: Sequence[str]) -> onnx.ModelProto:

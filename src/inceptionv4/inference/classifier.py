@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -91,7 +91,7 @@ class Classifier:
         """What `predict` gives, in a list.
 
         Raises:
-            UsageError: as `predict` does.
+            UsageError, AnswerError: as `predict` does.
             ImageError: an image cannot be read or decoded. `predict` goes on instead.
         """
         predictions = list(self.predict(images, top=top, tta=tta))
@@ -116,6 +116,7 @@ class Classifier:
 
         Raises:
             UsageError: `embed`, where another runtime than PyTorch answers; no such `tta`; `top` below 1.
+            AnswerError: the answer for an image is not finite; those before it were given.
         """
         if top < 1:
             raise UsageError(f"top must be 1 or more, got {top}")
@@ -126,12 +127,18 @@ class Classifier:
             self._embedder()
         return self._predict(_found(images), top, tta, embed)
 
-    def probabilities(self, images: Tensor, views: int = 1) -> Tensor:
+    def probabilities(self, images: Tensor, views: int = 1, name: Callable[[int], str] | None = None) -> Tensor:
         """uint8 `(B * views, 3, size, size)` to float32 probabilities `(B, classes)` on the CPU.
 
-        The views of an image follow each other; their probabilities are averaged.
+        The views of an image follow each other; their probabilities are averaged. `name(i)` is what errors call image
+        i; its number if not given.
+
+        Raises:
+            AnswerError: the logits of an image are not finite.
         """
-        return _mean(torch.cat([self.backend.infer(part) for part in self._parts(images)]).softmax(dim=1), views)
+        logits = self._by_image(torch.cat([self.backend.infer(part) for part in self._parts(images)]), views)
+        self.backend.require_finite(logits, name or _number)
+        return logits.softmax(dim=2).mean(dim=1)
 
     def _predict(self, found: Iterator[NamedImage], top: int, tta: Crops | None, embed: bool) -> Iterator[Prediction]:
         views = count_views(tta)
@@ -145,13 +152,12 @@ class Classifier:
         batches = iter(lambda: list(islice(found, together)), [])
         for batch, items in prepared(batches, lambda image: image.read(), prepare, WORKERS):
             pixels = [view for item in items if not isinstance(item, ImageError) for view in item]
-            answers = iter(self._answer(as_batch(pixels, self.spec.preprocessing.size), views, top, embed))
+            answers = iter(self._answer(as_batch(pixels, self.spec.preprocessing.size), views, embed))
             for image, item in zip(batch, items, strict=True):
                 if isinstance(item, ImageError):
                     yield Prediction(image.name, (), error=str(item))
                 else:
-                    guesses, embedding = next(answers)
-                    yield Prediction(image.name, guesses, embedding=embedding)
+                    yield self._predict_one(image.name, *next(answers), top)
 
     @property
     def num_features(self) -> int:
@@ -175,27 +181,35 @@ class Classifier:
         size = self.backend.batch_size
         return [images[start : start + size] for start in range(0, len(images), size)]
 
-    def _answer(
-        self, images: Tensor, views: int, top: int, embed: bool
-    ) -> Iterator[tuple[tuple[Guess, ...], np.ndarray | None]]:
+    def _answer(self, images: Tensor, views: int, embed: bool) -> Iterable[tuple[Tensor, Tensor | None]]:
+        """Logits `(views, classes)` of each image and its features `(views, features)`, if they are asked for."""
         if not len(images):
-            return
-        features: Iterable[np.ndarray | None]
-        if embed:
-            backend = self._embedder()
-            each = torch.cat([backend.embed(part) for part in self._parts(images)])
-            probabilities = _mean(backend.classify(each).softmax(dim=1), views)
-            features = _mean(each, views).numpy()
-        else:
-            probabilities = self.probabilities(images, views)
-            features = [None] * len(probabilities)
-        best = probabilities.topk(min(top, len(self.spec.classes)))
-        for numbers, values, embedding in zip(best.indices.tolist(), best.values.tolist(), features, strict=True):
-            yield tuple(Guess(self.spec.classes[i], p) for i, p in zip(numbers, values, strict=True)), embedding
+            return []
+        if not embed:
+            logits = torch.cat([self.backend.infer(part) for part in self._parts(images)])
+            return [(of_image, None) for of_image in self._by_image(logits, views)]
+        backend = self._embedder()
+        features = torch.cat([backend.embed(part) for part in self._parts(images)])
+        logits = backend.classify(features)
+        return zip(self._by_image(logits, views), self._by_image(features, views), strict=True)
+
+    def _predict_one(self, name: str, logits: Tensor, features: Tensor | None, top: int) -> Prediction:
+        for answers in (logits, features):
+            if answers is not None:
+                self.backend.require_finite(answers[None], lambda _: name)
+        best = logits.softmax(dim=1).mean(dim=0).topk(min(top, len(self.spec.classes)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        guesses = tuple(Guess(self.spec.classes[number], probability) for number, probability in pairs)
+        return Prediction(name, guesses, embedding=None if features is None else features.mean(dim=0).numpy())
+
+    @staticmethod
+    def _by_image(answers: Tensor, views: int) -> Tensor:
+        """Answers `(B * views, n)` as `(B, views, n)`."""
+        return answers.reshape(-1, views, answers.shape[1])
 
 
-def _mean(answers: Tensor, views: int) -> Tensor:
-    return answers.reshape(-1, views, answers.shape[1]).mean(dim=1)
+def _number(index: int) -> str:
+    return f"image {index + 1}"
 
 
 def _found(images: Places) -> Iterator[NamedImage]:

@@ -20,6 +20,8 @@ from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import plain_path
 from inceptionv4.errors import DataError, ImageError, UsageError
 from inceptionv4.inference.web import fetch, is_address, is_fetched
+from inceptionv4.runtime.credentials import has_credentials, hide_credentials
+from inceptionv4.runtime.files import stamp
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 """Compressed ones are refused with a word about it."""
@@ -77,7 +79,8 @@ def check_places(places: Iterable[str | Path]) -> None:
 
 def _find(place: str) -> Iterator[NamedImage]:
     if is_address(place):
-        yield NamedImage(place, partial(fetch, place), missing=not is_fetched(place))
+        is_refused = has_credentials(place) or not is_fetched(place)
+        yield NamedImage(hide_credentials(place), partial(fetch, place), missing=is_refused)
         return
     path = Path(place)
     try:
@@ -145,9 +148,9 @@ def _matching(pattern: str) -> Iterator[NamedImage]:
 
 def _in_zip(archive: Path) -> Iterator[NamedImage]:
     def read(member: zip_members.Member, name: str) -> bytes:
-        return zip_members.read_member(member, name, partial(_read_range, archive, name))
+        return zip_members.read_member(member, name, partial(_read_range, archive, listed, name))
 
-    empty = True
+    listed, empty = stamp(archive), True
     for member in zip_members.list_members(archive):
         path = plain_path(member.name)
         if is_image_inside(path) and not member.is_link:
@@ -160,12 +163,12 @@ def _in_zip(archive: Path) -> Iterator[NamedImage]:
 
 def _in_tar(archive: Path) -> Iterator[NamedImage]:
     def read(name: str, offset: int, size: int) -> bytes:
-        content = _read_range(archive, name, offset, size)
+        content = _read_range(archive, listed, name, offset, size)
         if len(content) != size:
             raise ImageError(f"{name} cannot be read: the archive ends before it")
         return content
 
-    empty = True
+    listed, empty = stamp(archive), True
     for member in tar.list_members(archive):
         path = plain_path(member.name)
         if is_image_inside(path):
@@ -189,11 +192,16 @@ def _read_file(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _read_range(archive: Path, name: str, offset: int, size: int) -> bytes:
-    """Opened for each read, by whichever thread: that costs little beside decoding, and nothing has to be closed."""
+def _read_range(archive: Path, listed: tuple[int, int], name: str, offset: int, size: int) -> bytes:
+    """Opened for each read, by whichever thread: that costs little beside decoding, and nothing has to be closed.
+    `listed` is the archive's stamp before it was listed.
+    """
     try:
         with archive.open("rb", buffering=0) as file:
             file.seek(offset)
-            return file.read(size) or b""
+            content = file.read(size) or b""
+            if stamp(file.fileno()) == listed:
+                return content
     except OSError as error:
         raise ImageError(f"{name} cannot be read: {error.strerror}") from None
+    raise ImageError(f"{name} cannot be read: {archive} was changed since it was listed; start again")

@@ -135,7 +135,13 @@ def open_backend(
         CheckpointError: it is damaged, or no Inception-v4.
     """
     check_options(runtime, precision)
-    path = find_model(model)
+    backend = _open(find_model(model), device, precision, runtime)
+    backend.name = str(model)
+    return backend
+
+
+def _open(path: Path, device: str, precision: PrecisionOption | None, runtime: RuntimeOption | None) -> Backend:
+    """`open_backend` for a file that is here."""
     kind = next((kind for kind in RUNTIMES[1:] if path.suffix.lower() == kind.suffix), TORCH)
     if kind.suffix == ".onnx" and not is_exported_onnx(path):
         kind = TORCH  # another project's: read as weights

@@ -7,8 +7,6 @@ would make the rest much faster.
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 import time
 
 from torch import Tensor
@@ -16,12 +14,15 @@ from torch import Tensor
 from inceptionv4.config import PrecisionOption, RuntimeName
 from inceptionv4.data.index import DIGITS, read_dataset
 from inceptionv4.data.loader import evaluation_batches
+from inceptionv4.data.photographs import load_photographs
 from inceptionv4.errors import UsageError
-from inceptionv4.inference.agreement import agrees, compare
+from inceptionv4.inference.agreement import Reference
 from inceptionv4.inference.backends.backend import Backend, RuntimeSpeed
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.open_weights import NAMES, Weights
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.printable import note
+from inceptionv4.runtime.launcher import read_launch
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
 
@@ -42,11 +43,11 @@ def open_fastest(weights: Weights, precision: PrecisionOption) -> Backend:
     Raises:
         UsageError: no such device, or it does not compute in this precision; one of several processes asks.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if read_launch().count > 1:
         raise UsageError("--runtime auto is for one process: each of several could choose another; name one, or none")
     backend, trials = try_runtimes(weights, precision)
     size = weights.spec.preprocessing.size
-    print(f"trial on {backend.batch_size} images of {size} px:", *trials, sep="\n  ", file=sys.stderr)
+    note(f"trial on {backend.batch_size} images of {size} px:", *(f"  {trial}" for trial in trials))
     backend.trials = trials
     return backend
 
@@ -54,12 +55,14 @@ def open_fastest(weights: Weights, precision: PrecisionOption) -> Backend:
 def try_runtimes(weights: Weights, precision: PrecisionOption) -> tuple[Backend, tuple[RuntimeSpeed, ...]]:
     """The fastest runtime whose answers agree with PyTorch's in fp32, as an exported file's must, and all trials.
 
-    Each answers a batch of the package's digits, prepared as the model's own preprocessing says. PyTorch is the first
-    of the trials.
+    Each is timed on a batch of the package's digits and compared on its photographs, prepared as the model's own
+    preprocessing says. PyTorch is the first of the trials.
     """
     best = weights.open("torch", precision)
     images = trial_images(weights.spec, best.batch_size)
-    expected = weights.open("torch", "fp32").infer(images)
+    photographs = load_photographs(weights.spec.preprocessing)
+    preprocessing = weights.spec.preprocessing
+    reference = Reference(weights.rewritten, photographs, preprocessing, coloured=len(photographs))
     best.infer(images)
     speed = measure_speed(best, images)
     trials, needed = [RuntimeSpeed(best.describe(), speed)], GAIN * speed
@@ -68,7 +71,7 @@ def try_runtimes(weights: Weights, precision: PrecisionOption) -> tuple[Backend,
             continue
         try:
             backend = weights.open(runtime, precision)
-            trial = _try(backend, images, expected)
+            trial = _try(backend, images, reference)
         except Exception as error:  # noqa: BLE001 - a runtime that nobody named may raise anything; the others go on
             trials.append(RuntimeSpeed(NAMES[runtime], None, f"not used: {' '.join(str(error).split())[:200]}"))
             continue
@@ -133,9 +136,9 @@ def trial_images(spec: ModelSpec, count: int) -> Tensor:
     return next(iter(digits)).images
 
 
-def _try(backend: Backend, images: Tensor, expected: Tensor) -> RuntimeSpeed:
-    agreement = compare(expected, backend.infer(images), backend.precision)
-    if agrees(agreement, backend.precision):
-        return RuntimeSpeed(backend.describe(), measure_speed(backend, images))
-    differs, allowed = agreement.largest_difference, agreement.tolerance
-    return RuntimeSpeed(backend.describe(), None, f"not used: a logit differs by {differs:.2g}, of {allowed:.2g}")
+def _try(backend: Backend, images: Tensor, reference: Reference) -> RuntimeSpeed:
+    agreement = reference.compare(backend.infer(reference.images), backend.precision)
+    if agreement.refusal is not None:
+        return RuntimeSpeed(backend.describe(), None, f"not used: {agreement.refusal}")
+    backend.infer(images)
+    return RuntimeSpeed(backend.describe(), measure_speed(backend, images))

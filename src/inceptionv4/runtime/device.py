@@ -14,6 +14,7 @@ from torch import nn
 
 from inceptionv4.config import PrecisionOption
 from inceptionv4.errors import UsageError
+from inceptionv4.runtime.launcher import read_launch
 
 CPU, NVIDIA, ASCEND = "cpu", "cuda", "npu"
 """Kinds of torch's devices, by its names for them."""
@@ -101,7 +102,7 @@ class Device:
 
     def default_workers(self) -> int:
         """Decoding threads that keep the device busy: a CPU computes itself and can spare one."""
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes of `torchrun` on this machine
+        here = read_launch().local_count
         return 1 if self.device.type == "cpu" else max(min(16, (os.cpu_count() or 1) // here), 1)
 
     def machine(self) -> dict[str, str]:
@@ -133,13 +134,20 @@ def select_device(name: str = "auto", precision: PrecisionOption = "auto") -> De
     """The device called `name`; `auto` takes the first accelerator that torch finds, else the CPU.
 
     Raises:
-        UsageError: there is no such device here, or it does not compute in the precision asked for.
+        UsageError: there is no such device here, or none for each process, or it does not compute in the precision
+            asked for.
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         device = found if found is not None else torch.device("cpu")
-        if found is not None and "LOCAL_RANK" in os.environ:  # each process of `torchrun` has its own
-            device = torch.device(found.type, int(os.environ["LOCAL_RANK"]))
+        launch = read_launch()
+        if found is not None and launch.count > 1:  # each process of `torchrun` has its own
+            if launch.local_rank >= (there := torch.accelerator.device_count()):
+                raise UsageError(
+                    f"this is process {launch.local_rank + 1} on this machine, which has {there} accelerators; start "
+                    f"{there} processes here, or give them a device by --training.device or --device"
+                )
+            device = torch.device(found.type, launch.local_rank)
             torch.accelerator.set_device_index(device.index)
     else:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from inceptionv4.errors import DataError, Error, RunError
 from inceptionv4.runtime.device import Device
+from inceptionv4.runtime.launcher import read_launch
 
 T = TypeVar("T")
 
@@ -86,8 +86,10 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
 
     Raises:
         RunError: another process is gone.
+        UsageError: the environment contradicts itself, so that `torchrun` cannot have made it.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    launch = read_launch()
+    count = launch.count
     if count == 1:
         yield Ranks()
         return
@@ -102,7 +104,7 @@ def join_ranks(device: Device) -> Iterator[Ranks]:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise RunError(
-            f"process {os.environ['RANK']} of {count} lost the others ({str(error).splitlines()[0]}); "
+            f"process {launch.rank} of {count} lost the others ({str(error).splitlines()[0]}); "
             "one of them says why; `torchrun --max-restarts 3 ... --resume auto` goes on by itself"
         ) from None
     finally:

@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from inceptionv4.errors import OutputError
+
 _has_left_behind = False
 
 
@@ -30,6 +32,6 @@ def end(code: int) -> NoReturn:
 def end_at_once(code: int) -> NoReturn:
     """End with what was printed, and with nothing else that Python does at its end."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, RuntimeError, AttributeError):  # gone, or a signal came within a write
+        with suppress(OSError, OutputError, ValueError, RuntimeError, AttributeError):  # gone, or amid a write
             stream.flush()
     os._exit(code)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from inceptionv4.errors import RunError
+from inceptionv4.errors import RunError, UsageError
 
 Written = TypeVar("Written")
 
@@ -60,6 +60,32 @@ def _temporary_home() -> Path:
     return own
 
 
+def require_utf8(path: Path) -> None:
+    """See that the libraries that read and write weights can open `path`: they take no other name than UTF-8.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of {path} is not UTF-8, which files of weights need; rename it") from None
+
+
+def require_replaceable(path: Path) -> None:
+    """See that a file may take the place of `path`: of /dev/full or /dev/stdout it would make a file like any other.
+
+    Raises:
+        RunError: it may not.
+    """
+    try:
+        is_special = os.path.lexists(path) and (not path.is_file() or path.parent.resolve() == Path("/dev"))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    if is_special and not (path.is_symlink() and not path.exists()):
+        raise RunError(f"cannot write {path}: it is no regular file; name one")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """While this is open, no other thread or process has `path` locked; one that is killed lets go of it.
@@ -86,6 +112,16 @@ def try_lock(file: int, kind: int) -> bool:
     return True
 
 
+def stamp(file: Path | str | int) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns of a path or an open file: other ones if it was written since.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(file)  # noqa: PTH116 - of open files, too
+    return status.st_size, status.st_mtime_ns
+
+
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, flush it to the disk, and rename it to `path`: see `whole`."""
     with whole(path) as temporary:
@@ -99,8 +135,9 @@ def whole(path: Path) -> Iterator[Path]:
     Whatever happens, `path` is what it was or is complete, and nothing else is left behind.
 
     Raises:
-        RunError: the folder cannot be written, or the disk is full.
+        RunError: the folder cannot be written, or the disk is full; `path` is a folder, a device or a pipe.
     """
+    require_replaceable(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
@@ -135,8 +172,9 @@ def write_together(path: Path, write: Callable[[Path], Written]) -> Written:
     Whatever fails in `write` leaves nothing behind, and everything as it was.
 
     Raises:
-        RunError: the folder cannot be written, or the disk is full.
+        RunError: the folder cannot be written, or the disk is full; `path` is a folder, a device or a pipe.
     """
+    require_replaceable(path)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             written = write(Path(folder) / path.name)

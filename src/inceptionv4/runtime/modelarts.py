@@ -18,6 +18,8 @@ original's jobs said of unzipping is understood, and nothing is unzipped: archiv
     VC_WORKER_HOSTS     the first one is --rdzv-endpoint, this machine's own --local-addr
     VC_TASK_INDEX       which of them this machine is
     MA_VJ_NAME          --rdzv-id
+    RANK_TABLE_FILE     the same of Ascends, as JSON (`runtime.rank_table`): machines, cards and their ranks
+    RANK_ID, RANK_SIZE  which of the processes this is, and of how many, where one is started for each card
 
 A job that is started again goes on: `--resume auto` is always there.
 """
@@ -33,7 +35,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from inceptionv4.errors import Error, UsageError
-from inceptionv4.runtime.storage import join
+from inceptionv4.printable import note
+from inceptionv4.runtime.machines import PER_CARD, Machines, find_machines
+from inceptionv4.runtime.storage import is_uri, join
 
 PORT = 29400
 RESTARTS = 3
@@ -43,8 +47,6 @@ UNZIPPED = "modelarts_dataset_unzip_name"
 """The original's name, without .zip, of an archive in `data_url`."""
 LAUNCHING = {"init_method", "rank", "world_size", "num_gpus", "enable_modelarts", "need_modelarts_dataset_unzip"}
 """Arguments of ModelArts and of the original's jobs that say nothing about a training."""
-PER_CARD = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "ASCEND_DEVICE_ID")
-"""What a boot file is told that ModelArts starts for each Ascend; HCCL would follow the table."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +67,25 @@ def plan_start(arguments: Sequence[str], variables: Mapping[str, str]) -> Start 
     command = training(arguments, variables)
     if "LOCAL_RANK" in variables:  # ModelArts itself calls torchrun, with MA_RUN_METHOD=torchrun
         return Start("inceptionv4", command, PER_CARD)
-    if "RANK_TABLE_FILE" in variables and variables.get("ASCEND_DEVICE_ID", "0") != "0":
+    machines = find_machines(variables)
+    if not machines.is_starter:
         return None
-    return Start("torch.distributed.run", [*launcher(variables), "-m", "inceptionv4", *command], PER_CARD)
+    options = launcher(machines, variables.get("MA_VJ_NAME", "inceptionv4"))
+    return Start("torch.distributed.run", [*options, "-m", "inceptionv4", *command], PER_CARD)
 
 
-def launcher(variables: Mapping[str, str]) -> list[str]:
-    """Options of `torchrun` for this machine.
-
-    Raises:
-        UsageError: a number is none, or there are fewer hosts than numbers.
-    """
-    nodes = _number(variables, "MA_NUM_HOSTS", 1)
-    processes = max(_number(variables, "MA_NUM_GPUS", 1), 1)  # without accelerators it is 0
-    options = [f"--nproc-per-node={processes}", f"--max-restarts={RESTARTS}"]
-    if nodes == 1:
+def launcher(machines: Machines, job: str) -> list[str]:
+    """Options of `torchrun` for this machine; `job` is a name that all of them know."""
+    options = [f"--nproc-per-node={machines.processes}", f"--max-restarts={RESTARTS}"]
+    hosts, index = machines.hosts, machines.index
+    if len(hosts) < 2:
         return ["--standalone", *options]
-    index = _number(variables, "VC_TASK_INDEX", 0)
-    hosts = [host for host in variables.get("VC_WORKER_HOSTS", "").split(",") if host]
-    if len(hosts) != nodes or index >= nodes:
-        raise UsageError(
-            f"MA_NUM_HOSTS is {nodes} and VC_TASK_INDEX {index}, but VC_WORKER_HOSTS names {len(hosts)} hosts; "
-            "start this once on each machine of a ModelArts job"
-        )
     return [
-        f"--nnodes={nodes}",
+        f"--nnodes={len(hosts)}",
         *options,
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={hosts[0]}:{PORT}",
-        f"--rdzv-id={variables.get('MA_VJ_NAME', 'inceptionv4')}",
+        f"--rdzv-id={job}",
         f"--rdzv-conf=is_host={'true' if index == 0 else 'false'}",
         # Processes are numbered in the order of these, so that the first one stays on the first machine.
         f"--local-addr={hosts[index]}",
@@ -133,12 +125,25 @@ def training(arguments: Sequence[str], variables: Mapping[str, str]) -> list[str
 def images_at(place: str, unzipped: str) -> str:
     """Where the images are: `place`, or the archive in it, if that is named or all that there is.
 
+    A named archive that is not there may have been unpacked already, to a folder of its name or to `place` itself; the
+    original took both.
+
     Raises:
-        UsageError: there is nothing.
+        UsageError: there is nothing; or neither the named archive, nor a folder, only other archives.
     """
-    if unzipped:
-        return str(join(place, unzipped if unzipped.endswith((".zip", ".tar")) else f"{unzipped}.zip"))
     folder = Path(place)
+    if unzipped:
+        name = unzipped if unzipped.endswith((".zip", ".tar")) else f"{unzipped}.zip"
+        if is_uri(place) or (folder / name).exists() or not folder.is_dir():
+            return str(join(place, name))
+        if (unpacked := folder / name[: -len(".zip")]).is_dir():
+            return str(unpacked)
+        others = [entry.name for entry in folder.iterdir() if entry.suffix in (".zip", ".tar")]
+        if others:
+            raise UsageError(
+                f"{place} holds neither {name} nor a folder {unpacked.name}, as {UNZIPPED} says, but "
+                f"{', '.join(sorted(others)[:3])}; name one of these, or leave {UNZIPPED} out"
+            )
     if folder.is_dir():
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if not entries:
@@ -148,22 +153,15 @@ def images_at(place: str, unzipped: str) -> str:
     return place
 
 
-def _number(variables: Mapping[str, str], name: str, default: int) -> int:
-    text = variables.get(name, "") or str(default)
-    if not text.isdecimal():
-        raise UsageError(f"{name} must be a number, got {text!r}")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Become what `plan_start` says."""
     try:
         start = plan_start(sys.argv[1:] if arguments is None else arguments, os.environ)
     except Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         sys.exit(error.exit_code)
     if start is None:
-        print("the first process of this machine trains on all of its cards")
+        note("the first process of this machine trains on all of its cards")
         sys.exit(0)
     variables = {name: value for name, value in os.environ.items() if name not in start.unset}
     # A machine that comes back would wait in vain for the address of a store that torch (2.14) tells only once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import timedelta
 from types import TracebackType
@@ -10,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from inceptionv4.printable import note, printable
 
 SECONDS_A_LINE = 30.0
 
@@ -72,16 +73,12 @@ class Progress:
         elif self.total is None:
             if (due := int((time.monotonic() - self._started) / SECONDS_A_LINE)) > self._printed:
                 self._printed = due
-                print(f"{title}  {self.done:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}", file=sys.stderr, flush=True)
+                note(f"{title}  {self.done:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}")
         elif self.done * self.lines >= (self._printed + 1) * self.total:
             self._printed = self.done * self.lines // self.total
             left = timedelta(seconds=round((self.total - self.done) / rate))
-            print(
-                f"{title}  {self.done:,}/{self.total:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}  ETA {left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            note(f"{title}  {self.done:,}/{self.total:,} {self.unit[0]}  {rate:.1f} {self.unit[1]}  ETA {left}")
 
     def announce(self, line: str) -> None:
         """Print a line that stays, above the bar."""
-        self._console.print(line, markup=False)
+        self._console.print(printable(line), markup=False)

@@ -1,20 +1,49 @@
-"""Signals that ask to stop: the work in hand is finished and saved first."""
+"""Signals that ask to stop: the work in hand is finished and saved first.
+
+SIGHUP, which a terminal sends when it closes, asks to stop as SIGTERM does. A process that was begun to ignore it, as
+by `nohup`, ignores it.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
 from inceptionv4.errors import StoppedError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def handle(numbers: Iterable[signal.Signals], handler: Handler) -> dict[signal.Signals, Any]:
+    """Have `handler` called for signals; returns what was in its place. SIGHUP that is ignored stays so."""
+
+    def receive(number: int, frame: FrameType | None) -> Any:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        return handler(number, frame)
+
+    wanted = [number for number in numbers if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, receive) for number in wanted}
+
+
+def _leave_terminal() -> None:
+    """Print to nowhere what would be printed to a terminal that is closed, where to write is an error."""
+    for stream in (1, 2):
+        try:
+            os.write(stream, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
 
 
 class StopRequests:
-    """While this context manager is open, the first SIGTERM or SIGINT is noted, and the second one ends at once.
+    """While this context manager is open, the first of `SIGNALS` is noted, and the second one ends at once.
 
     Only a main thread can listen; in any other, nothing is noted.
     """
@@ -25,8 +54,7 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+            self._before = handle(SIGNALS, self._note)
         return self
 
     def __exit__(
@@ -40,6 +68,8 @@ class StopRequests:
         return [int(self.received == number) for number in SIGNALS]
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGHUP:
+            return  # of a terminal that closes, shell and system both send one: no user is impatient
         if self.received is not None:
             raise StoppedError(number, "stopped at once by a second signal; the last saved state is sound")
         self.received = signal.Signals(number)

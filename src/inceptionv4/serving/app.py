@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from importlib import metadata
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from inceptionv4.serving.metrics import GONE, Measured, Metrics
 from inceptionv4.serving.page import load_page
 from inceptionv4.serving.protocol import EXTENSIONS, HEADER_LENGTH, PLATFORMS, VERSION, Inference, Protocol
 from inceptionv4.serving.uploads import HangUp, Uploads
+from inceptionv4.strict_json import to_json
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,10 @@ class App:
                     )
                 ),
             ],
-            middleware=[Middleware(Measured, metrics=self.metrics), Middleware(HangUp)],
+            middleware=[
+                Middleware(Measured, metrics=self.metrics),
+                Middleware(HangUp, is_draining=lambda: self.answerer.draining),
+            ],
             exception_handlers={
                 ServingError: _refused,
                 HTTPException: _not_found,
@@ -191,9 +194,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> R
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    # Classes may be called by folders whose names are no UTF-8.
-    content = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    return Response(content, status, headers, media_type="application/json")
+    return Response(to_json(value).encode(), status, headers, media_type="application/json")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,4 +1,10 @@
-"""Connections of uvicorn's, not too many, none of which waits for ever for a request to begin."""
+"""Connections of uvicorn's, not too many, none of which waits for ever for a request to begin.
+
+When a server drains, every response says `Connection: close` (`uploads.HangUp`), and is the last one. A connection on
+which nothing is under way is left open for a moment, as its next request may be on its way; then it is closed on this
+side alone, and on both when the client has seen that. Closed at once, the client's system would reset it, and the
+request would be lost without an answer.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from inceptionv4.serving.limits import HEAD_SECONDS, WRITE_SECONDS
+from inceptionv4.serving.limits import HEAD_SECONDS, PARTING_SECONDS, WRITE_SECONDS
 
 
 class Connections(ServerState):
@@ -17,6 +23,7 @@ class Connections(ServerState):
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
+        self.draining = False
         self._by_age: dict[Connection, None] = {}
 
     def add(self, newest: Connection) -> None:
@@ -44,11 +51,15 @@ class Connection(H11Protocol):
     server_state: Connections
     _deadline: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
+    _parting: asyncio.TimerHandle | None = None
+    _has_parted: bool = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.server_state.add(self)
         self._watch()
+        if self.server_state.draining:  # it was accepted just before
+            self.shutdown()
 
     @property
     def is_waiting(self) -> bool:
@@ -56,12 +67,33 @@ class Connection(H11Protocol):
         return self.conn.their_state is h11.IDLE
 
     def data_received(self, data: bytes) -> None:
+        if self._has_parted:
+            return  # nothing can be answered any more
         super().data_received(data)
         self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.server_state.draining:  # the response had begun before, so that it did not say that it is the last
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """Part with the client, unless a response is under way."""
+        if self._parting is None and (self.cycle is None or self.cycle.response_complete):
+            self._parting = self.loop.call_later(PARTING_SECONDS, self._part)
+
+    def _part(self) -> None:
+        if self.is_waiting and not self.transport.is_closing():
+            self._has_parted = True
+            self._unset_keepalive_if_required()
+            self.transport.write_eof()
+            self._parting = self.loop.call_later(PARTING_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server_state.discard(self)
         self._unwatch()
+        if self._parting is not None:
+            self._parting.cancel()
         self._flows()
         super().connection_lost(exc)
 

@@ -24,6 +24,9 @@ UPLOAD_SECONDS = 30.0
 """In which its body must have come."""
 WRITE_SECONDS = 30.0
 """For which a response may make no way to a client that does not read it."""
+PARTING_SECONDS = 1.0
+"""For which a connection without a request stays open when the server drains, and then until its client has seen that
+it is closed."""
 BODIES_HELD = 16
 """Bodies of the largest size, or their worth in smaller ones, that are in memory at once."""
 

@@ -24,6 +24,7 @@ from inceptionv4.serving.tensors import (
     write_binary_texts,
 )
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import to_json
 
 EXTENSIONS = ("binary_tensor_data", "classification")
 VERSION = "1"
@@ -151,7 +152,7 @@ class Protocol:
         answer: dict[str, object] = {"model_name": self.name, "model_version": VERSION, "outputs": described}
         if inference.id is not None:
             answer["id"] = inference.id
-        head = json.dumps(answer, allow_nan=False).encode()
+        head = to_json(answer).encode()
         return Response(head + b"".join(binary), len(head) if binary else None)
 
     def _read_images(self, inputs: Any, binary: memoryview) -> list[bytes] | Tensor:
@@ -244,12 +245,17 @@ def _parse(head: bytes) -> dict[str, Any]:
         raise ValueError(f"{constant} is not in JSON")
 
     try:
-        request = json.loads(head, parse_constant=refuse)
+        request = json.loads(head, parse_constant=refuse, object_hook=_without_nulls)
     except (ValueError, RecursionError) as error:
         raise ServingError(400, f"the request is not JSON: {error}") from None
     if not isinstance(request, dict):
         raise ServingError(400, "the request must be a JSON object with inputs")
     return request
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that are null count as not given: libraries write so what a program left open."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _parameters(of: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +13,11 @@ from types import FrameType
 from typing import NoReturn
 
 import uvicorn
-from uvicorn.server import HANDLED_SIGNALS
 
 from inceptionv4.errors import Error, StoppedError, UsageError
+from inceptionv4.printable import note
 from inceptionv4.runtime.ending import end_at_once
+from inceptionv4.runtime.signals import SIGNALS, handle
 from inceptionv4.serving.app import App
 from inceptionv4.serving.connection import Connection, Connections
 from inceptionv4.serving.descriptors import allow_connections
@@ -25,6 +25,9 @@ from inceptionv4.serving.limits import BACKLOG
 
 KEEP_ALIVE_SECONDS = 20
 """For which a connection that has been answered waits for its next request."""
+TURNS = 8
+"""Of the event loop, in which connections that the system has made already are accepted before it stops listening: it
+would reset them."""
 DRAIN_SECONDS = 5.0
 """That draining may take beyond the time in which every request is answered or given up."""
 
@@ -60,35 +63,32 @@ def start(app: App) -> None:
     """Warm the model up. What a signal does is from here on up to this module.
 
     Raises:
-        StoppedError: SIGTERM or SIGINT.
+        StoppedError: SIGTERM, SIGHUP or SIGINT.
         Exception: what the runtime raises at its first answer.
     """
 
     def give_up(number: int, frame: FrameType | None) -> NoReturn:
-        _handle_signals(_end_at_once)
+        handle(SIGNALS, _end_at_once)
         raise StoppedError(number, "stopped before it was ready")
 
-    _handle_signals(give_up)
+    handle(SIGNALS, give_up)
     app.start()
 
 
-def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in HANDLED_SIGNALS:
-        signal.signal(number, handler)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+def _end_at_once(number: int, frame: FrameType | None) -> None:
     """The second signal: whatever is at work is left where it is."""
-    print("stopped at once by a second signal", file=sys.stderr)
+    if number == signal.SIGHUP:
+        return  # of a terminal that closes, shell and system both send one: no user is impatient
+    note("stopped at once by a second signal")
     end_at_once(128 + number)
 
 
 def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer until SIGTERM or SIGINT asks to stop, and then until all that was accepted is answered.
+    """Answer until SIGTERM, SIGHUP or SIGINT asks to stop, and then until all that was accepted is answered.
 
-    `ready` is called when connections are taken. SIGTERM is the ordinary end of a server, after which this returns:
-    what manages processes takes any other exit code than 0 for a failure. A second signal ends the process at once,
-    and does so after this has returned, too.
+    `ready` is called when connections are taken. SIGTERM is the ordinary end of a server, and so is SIGHUP, of its
+    terminal; after both this returns: what manages processes takes any other exit code than 0 for a failure. A second
+    signal ends the process at once, and does so after this has returned, too.
 
     Raises:
         StoppedError: SIGINT, after which a shell's loop is to stop, too.
@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(app.answerer.limits.timeout_seconds + DRAIN_SECONDS),
             )
         )
-        self.server_state = Connections(allow_connections())
+        self.server_state = self.connections = Connections(allow_connections())
         self.received: signal.Signals | None = None
         self._app, self._ready = app, ready
 
@@ -142,17 +142,21 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain."""
         self._app.drain()
+        self.connections.draining = True
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle them from here on, and to the end of the process: a second one may come as late as that."""
         if threading.current_thread() is threading.main_thread():
-            _handle_signals(self.handle_exit)
+            handle(SIGNALS, self.handle_exit)
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the first signal, and end at once after the second."""
-        if self.received is not None:
+        if self.received is None:
+            self.should_exit, self.received = True, signal.Signals(sig)
+        else:
             _end_at_once(sig, frame)
-        self.should_exit, self.received = True, signal.Signals(sig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -78,14 +78,14 @@ class Uploads:
 
 
 class HangUp:
-    """Middleware: an answer that comes before the request has ended also ends the connection.
+    """Middleware: an answer that comes before the request has ended, or while the server drains, ends the connection.
 
     Otherwise the rest of the body would be read, however long it is. It is closed after a moment in which what still
     comes is thrown away: closed at once, the client's system would drop the answer unread with the connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, is_draining: Callable[[], bool]) -> None:
+        self.app, self.is_draining = app, is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -103,7 +103,7 @@ class HangUp:
             nonlocal early
             if message["type"] == "http.response.start":
                 early = not ended
-                if early:
+                if early or self.is_draining():
                     MutableHeaders(scope=message)["connection"] = "close"
             elif early and not message.get("more_body", False):
                 await send({**message, "more_body": True})

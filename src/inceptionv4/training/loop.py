@@ -16,8 +16,9 @@ from inceptionv4.data.loader import Batch, TrainingLoader
 from inceptionv4.data.options import options_from
 from inceptionv4.data.rules import RULES
 from inceptionv4.data.samples import Dataset
-from inceptionv4.errors import ConfigError, StoppedError, StorageError
+from inceptionv4.errors import AnswerError, ConfigError, DivergedError, StoppedError, StorageError
 from inceptionv4.evaluation.evaluate import evaluate_backend
+from inceptionv4.evaluation.metrics import Metrics
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
@@ -56,8 +57,9 @@ def train(config: Config, *, run: Place | None = None) -> Place:
         RunError: the run folder cannot be written, is not where the first process looks, is in use by another process,
             or has nothing to go on from and something to lose; or another process of this training is gone.
         StorageError: data, weights or run folder are in object storage, which cannot be reached, or refuses.
-        DivergedError: the loss or the gradient is no longer finite; the weights before that step are kept.
-        StoppedError: SIGTERM or SIGINT; the step was finished, and the state saved.
+        DivergedError: the loss or the gradient is no longer finite, and the weights before that step are kept; or the
+            model's answer to a held-out image is not.
+        StoppedError: SIGTERM, SIGINT or SIGHUP; the step was finished, and the state saved.
     """
     # What a user can get wrong comes first, so that a mistake costs seconds and leaves nothing behind.
     if config.data.path is None:
@@ -76,8 +78,8 @@ class Training:
 
     def __init__(self, config: Config, dataset: Dataset, ranks: Ranks, stop: StopRequests, folder: RunFolder) -> None:
         self.dataset, self.ranks, self.stop, self.folder = dataset, ranks, stop, folder
-        both = f"{dataset.train.exact_fingerprint} {dataset.val.exact_fingerprint}"
-        ranks.require_same(both, f"the images at {config.data.path}")
+        known = f"{dataset.train.exact_fingerprint} {dataset.val.exact_fingerprint} {dataset.source.version}"
+        ranks.require_same(known, f"the images at {config.data.path}")
         data = describe_data(dataset, config)
         found = Resumption.read(folder, ranks)
         found.require_data(data)
@@ -126,9 +128,8 @@ class Training:
         epochs = self.config.schedule.epochs
         images = epochs * len(self.loader) * self.loader.batch_size
         with self._recorder(images) as self.recorder:
-            self.recorder.announce(self._opening())
-            for remark in self.remarks:
-                self.recorder.announce(remark)
+            for line in (*self._opening(), *self.remarks):
+                self.recorder.announce(line)
             if self.position.epoch >= epochs:
                 self.recorder.announce(f"finished after {epochs} epochs; for more, add --schedule.epochs")
             elif self.resumed:
@@ -172,13 +173,7 @@ class Training:
 
     def _evaluate(self) -> None:
         """The end of an epoch: how good the average is, and a state."""
-        metrics = evaluate_backend(
-            TorchBackend(self.learner.average.network, self.spec, self.eval_device, mode="eager"),
-            self.dataset.val,
-            workers=self.workers,
-            ranks=self.ranks,
-            after_batch=lambda _: self._heed_signals(),
-        )
+        metrics = self._measure()
         is_best = (metrics.top1, -metrics.loss) > self.position.best
         self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         if is_best:
@@ -195,6 +190,36 @@ class Training:
         checkpoint = self._model(metrics=asdict(metrics), eval_precision=self.eval_device.precision)
         # The state comes first: of an epoch's end it holds the best model, too, should that not be written any more.
         self._save(checkpoint, best=is_best)
+
+    def _measure(self) -> Metrics:
+        """Metrics of the averaged weights on the held-out images.
+
+        Raises:
+            DivergedError: an answer is not finite. Where only the precision of the evaluation may be too small for the
+                weights, they are saved first; else the last saved state, which is older, is not replaced.
+        """
+        backend = TorchBackend(self.learner.average.network, self.spec, self.eval_device, mode="eager")
+        backend.name, backend.advice = "the averaged weights", "lower --optimizer.lr or raise --schedule.warmup_epochs"
+        try:
+            return evaluate_backend(
+                backend,
+                self.dataset.val,
+                workers=self.workers,
+                ranks=self.ranks,
+                after_batch=lambda _: self._heed_signals(),
+            )
+        except AnswerError as error:
+            saved = "the last saved state is older, and was not replaced"
+            if self.eval_device.precision != "fp32":
+                self._share_bad()
+                self._save(self._model())
+                saved = (
+                    f"the weights are saved, to begin a new run from by --model.weights {self.folder.place} "
+                    "--training.eval_precision fp32"
+                )
+            raise DivergedError(
+                f"training diverged in epoch {self.position.epoch + 1}, by step {self.position.step}: {error} ({saved})"
+            ) from None
 
     def _heed_signals(self) -> None:
         """Save when a signal asks to stop, or when it is time; all processes do so after the same step.
@@ -258,22 +283,23 @@ class Training:
         )
         draw_inputs(self.folder.path, inputs, targets, self.spec)
 
-    def _opening(self) -> str:
+    def _opening(self) -> list[str]:
+        """What is trained, on what and where, a line each."""
         source = self.dataset.source
         parameters = count_parameters(self.learner.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
-        growth = f"\n{growth}" if (growth := describe_growth(self.config)) else ""
+        growth = describe_growth(self.config)
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""
         device, precision = self.device.describe(), self.eval_device.precision
         if precision != self.device.precision:
             device += f" (evaluated in {precision})"
-        left_out = "".join(f"\nleft out: {reason}" for reason in source.table.left_out)
-        return (
-            f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}\n"
+        return [
+            f"{self.folder.place}: Inception-v4, {parameters:,} parameters, on {device}{processes}",
             f"{source.location}: {len(self.dataset.classes)} classes, {len(self.dataset.train):,} images to train on, "
-            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others}){left_out}"
-            + (f"\n{growth}" if growth else "")
-        )
+            f"{len(self.dataset.val):,} held out ({self.dataset.layout}{others})",
+            *(f"left out: {reason}" for reason in source.table.left_out),
+            *([growth] if growth else []),
+        ]
 
 
 def out_of_patience(position: Position, patience: int | None) -> bool:
@@ -296,6 +322,7 @@ def describe_data(dataset: Dataset, config: Config) -> dict[str, Any]:
         "fingerprint": dataset.train.fingerprint,
         "labels": labels.hexdigest()[:16],
         "exact_fingerprint": dataset.train.exact_fingerprint,
+        "version": dataset.source.version,
         "val_fraction": config.data.val_fraction,
         "options": options_from(config.data).given(),
     }

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from inceptionv4.data.tools.mosaic import mosaic
+from inceptionv4.printable import printable
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.run.history import LOG, RESULTS, read_file, read_log, read_rows
 
@@ -36,7 +37,7 @@ def draw_curves(run: Path) -> str:
         return ""
 
     figure = Figure(figsize=(15, 3.6), layout="constrained")
-    figure.suptitle(str(run), fontsize="small", color="gray", x=0.995, ha="right")
+    figure.suptitle(printable(run), parse_math=False, fontsize="small", color="gray", x=0.995, ha="right")
     loss, accuracy, rate, speed = figure.subplots(1, 4)
     done = [step.step for step in steps]
     ends = [epoch["step"] for epoch in epochs]

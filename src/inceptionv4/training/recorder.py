@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -85,11 +84,11 @@ class Recorder:
         record = EpochRecord(
             epoch=epoch,
             step=step,
-            train_loss=past.losses / past.steps if past.steps else math.nan,
+            train_loss=past.losses / past.steps if past.steps else None,
             val_loss=metrics.loss,
             top1=metrics.top1,
             top5=metrics.top5,
-            learning_rate=past.learning_rate if past.steps else math.nan,
+            learning_rate=past.learning_rate if past.steps else None,
             images_per_second=self._images_since / max(self._last_step - self._epoch_started, 1e-9),
             skipped_images=len(skipped),
             seconds=now - self._epoch_started,
@@ -103,8 +102,9 @@ class Recorder:
             figures = {"loss": metrics.loss, "top1": metrics.top1, "top5": metrics.top5}
             self.tracker.log(record.step, {f"held out/{name}": value for name, value in figures.items()})
             self.tracker.log(record.step, {"training/images per second": record.images_per_second})
+        train_loss = "none" if record.train_loss is None else f"{record.train_loss:.3f}"
         self.announce(
-            f"epoch {record.epoch}/{self.epochs}  training loss {record.train_loss:.3f}  held out: {metrics}  "
+            f"epoch {record.epoch}/{self.epochs}  training loss {train_loss}  held out: {metrics}  "
             f"{record.images_per_second:.1f} img/s{'  best so far' if best else ''}"
         )
         for reason in skipped[self._listed :]:
@@ -145,5 +145,5 @@ def _reporting(run: Path) -> Iterator[None]:
         ) from None
 
 
-def _rounded(value: float | str) -> float | str:
+def _rounded(value: float | str | None) -> float | str | None:
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -26,6 +26,7 @@ from torch import Tensor
 from inceptionv4.errors import CheckpointError, UnreadableError
 from inceptionv4.runtime.files import write_whole
 from inceptionv4.spec import ModelSpec
+from inceptionv4.strict_json import from_json, to_json
 
 FORMAT = "inceptionv4/1"
 MAX_HEADER = 1 << 27
@@ -66,7 +67,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     metadata = {
         "format": FORMAT,
         "spec": checkpoint.spec.to_json(),
-        "training": json.dumps(dict(checkpoint.training)),
+        "training": to_json(dict(checkpoint.training)),
     }
     metadata["digest"] = _digest(tensors, metadata)
     write_whole(path, lambda temporary: _write(tensors, metadata, temporary))
@@ -116,9 +117,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "use another one of the run's checkpoints, or copy it again"
         )
     try:
-        spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
-        training = dict(json.loads(metadata.get("training", "{}")))
-    except (KeyError, TypeError, ValueError) as error:
+        spec = ModelSpec.from_dict(from_json(metadata["spec"]))
+        # Older versions wrote the loss of an epoch without a step as NaN.
+        training = dict(json.loads(metadata.get("training", "{}"), parse_constant=lambda _: None))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"{path} was written by another version: {error}") from None
     return Checkpoint(tensors, spec, training)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from inceptionv4.class_names import read_class_names
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.runtime.files import require_utf8
 from inceptionv4.settings import Given, change
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import Report
-from inceptionv4.weights.load import read_model
+from inceptionv4.weights.huggingface import WEIGHTS
+from inceptionv4.weights.load import find_model, read_model
 from inceptionv4.weights.write import FORMATS
 
 
@@ -24,11 +26,17 @@ def convert(
     Returns what was written, and what became of each array of another project's file.
 
     Raises:
-        UsageError: no such weights, or `classes` does not name them all, or the form cannot hold the network.
+        UsageError: no such weights, or they lie at `output`, or its name is not UTF-8; `classes` does not name them
+            all; the form cannot hold the network.
         ConfigError: `image` has an unknown key, or a value that is out of range.
         CheckpointError: the weights are damaged, or no Inception-v4.
         RunError: the output cannot be written.
     """
+    require_utf8(output)
+    if output.exists():
+        path = find_model(source)
+        if output.samefile(path.parent if output.is_dir() and path.name in WEIGHTS else path):
+            raise UsageError(f"{output} is the source; name another {'folder' if output.is_dir() else 'file'}")
     checkpoint, report = read_model(source)
     if classes is not None:
         checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, classes=_names(classes, checkpoint)))

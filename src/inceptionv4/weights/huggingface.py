@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.errors import UsageError
+from inceptionv4.printable import printable
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.timm_config import CONFIG, read_config
 
@@ -69,7 +70,7 @@ def find_in_folder(folder: Path) -> Path | None:
 def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
     """A README.md with the hub's front matter: what the model is, how good it is, how it is used."""
     pixels = spec.preprocessing
-    metrics = training.get("metrics") or {}
+    metrics, origin = training.get("metrics") or {}, printable(spec.origin) or "unknown weights"
     lines = [
         "---",
         "tags: [image-classification, timm]",
@@ -79,7 +80,7 @@ def make_card(spec: ModelSpec, training: dict[str, Any]) -> str:
         "",
         "# Inception-v4",
         "",
-        f"{len(spec.classes)} classes, {pixels.size} x {pixels.size} pixels, from {spec.origin or 'unknown weights'}.",
+        f"{len(spec.classes)} classes, {pixels.size} x {pixels.size} pixels, from {origin}.",
         "",
     ]
     if "top1" in metrics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import torch
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.imagenet import canonical
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.printable import note
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.exported import is_exported_onnx
+from inceptionv4.runtime.files import require_utf8
 from inceptionv4.runtime.shelf import bring, bring_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
@@ -36,7 +38,7 @@ def find_model(model: str | Path) -> Path:
     Where the newest of several runs has no checkpoint yet, a line on standard error says which one is taken.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or its name is not UTF-8.
         StorageError: it is in object storage, which cannot be reached, or refuses.
     """
     if is_on_hub(str(model)):
@@ -45,6 +47,7 @@ def find_model(model: str | Path) -> Path:
         uri = _find_object(str(model))
         return bring_with(uri, _names_beside(uri))
     path = Path(plain(model))
+    require_utf8(path)
     if path.is_file():
         return path
     numbered = sorted((run for run in path.glob("[0-9]*") if run.name.isdigit()), key=lambda run: -int(run.name))
@@ -75,7 +78,7 @@ def _find_object(uri: str) -> str:
             return best
         if pointer in names:
             _say_which(run, numbered)
-            return f"{pointer.rpartition('/')[0]}/{storage.read_all(pointer).decode(errors='replace').strip()}"
+            return f"{pointer.rpartition('/')[0]}/{_read_pointer(pointer)}"
     if f"{uri}/{CONFIG}" in names:
         for weights in WEIGHTS:
             if f"{uri}/{weights}" in names:
@@ -104,7 +107,22 @@ def _say_which(run: str | Path, numbered: Sequence[str | Path]) -> None:
     newer = [str(other) for other in numbered[: numbered.index(run)]] if run in numbered else []
     if newer:
         have = "have" if len(newer) > 1 else "has"
-        print(f"{', '.join(newer)} {have} no checkpoint yet: taking {run}", file=sys.stderr)
+        note(f"{', '.join(newer)} {have} no checkpoint yet: taking {run}")
+
+
+def _read_pointer(uri: str) -> str:
+    """The name of the newest state of a run in object storage.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    content = storage.read_all(uri)
+    name = content.decode(errors="replace").strip()
+    if not re.fullmatch(r"step-\d+\.safetensors", name):
+        raise CheckpointError(
+            f"{uri} is damaged: it holds {content[:100]!r}, not the name of a state; name one yourself"
+        )
+    return name
 
 
 def read_model(model: str | Path) -> tuple[Checkpoint, Report | None]:

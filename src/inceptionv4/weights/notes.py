@@ -7,7 +7,6 @@ NAME.ckpt.json, with the SHA-256 of the .ckpt, so that they are never taken for 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from inceptionv4.errors import CheckpointError
 from inceptionv4.runtime.exported import sidecar
 from inceptionv4.spec import NOTE, ModelSpec
+from inceptionv4.strict_json import from_json, to_json
 from inceptionv4.weights.checkpoint import Checkpoint
 
 TRAINING_NOTE = "inceptionv4.training"
@@ -24,7 +24,7 @@ SHA256 = "sha256"
 
 def make_notes(checkpoint: Checkpoint) -> dict[str, str]:
     """Specification and training, each as JSON, by the names of the notes."""
-    return {NOTE: checkpoint.spec.to_json(), TRAINING_NOTE: json.dumps(dict(checkpoint.training))}
+    return {NOTE: checkpoint.spec.to_json(), TRAINING_NOTE: to_json(dict(checkpoint.training))}
 
 
 def write_notes(path: Path, checkpoint: Checkpoint) -> None:
@@ -33,8 +33,8 @@ def write_notes(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: the file cannot be read, or the notes cannot be written.
     """
-    values = {name: json.loads(note) for name, note in make_notes(checkpoint).items()}
-    text = json.dumps({**values, SHA256: _hash(path)}, indent=2, ensure_ascii=False)
+    values = {name: from_json(note) for name, note in make_notes(checkpoint).items()}
+    text = to_json({**values, SHA256: _hash(path)}, indent=2)
     sidecar(path).write_text(text + "\n", encoding="utf-8")
 
 
@@ -46,10 +46,10 @@ def read_notes(path: Path) -> dict[str, str]:
     """
     beside = sidecar(path)
     try:
-        values = json.loads(beside.read_text(encoding="utf-8"))
+        values = from_json(beside.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{beside} cannot be read: {error}; copy it again, or remove it") from None
     if not isinstance(values, dict) or NOTE not in values:
         return {}
@@ -58,7 +58,7 @@ def read_notes(path: Path) -> dict[str, str]:
             f"{beside} describes another {path.name}, or one of the two is damaged: their SHA-256 differ; "
             "copy both again, or convert the model again"
         )
-    return {name: json.dumps(values[name]) for name in (NOTE, TRAINING_NOTE) if name in values}
+    return {name: to_json(values[name]) for name in (NOTE, TRAINING_NOTE) if name in values}
 
 
 def read_spec(path: Path, notes: Mapping[str, str]) -> ModelSpec | None:
@@ -70,8 +70,8 @@ def read_spec(path: Path, notes: Mapping[str, str]) -> ModelSpec | None:
     if NOTE not in notes:
         return None
     try:
-        return ModelSpec.from_dict(json.loads(notes[NOTE]))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return ModelSpec.from_dict(from_json(notes[NOTE]))
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its note {NOTE} cannot be read: {error}") from None
 
 
@@ -82,8 +82,8 @@ def read_training(path: Path, notes: Mapping[str, str]) -> dict[str, Any]:
         CheckpointError: they are damaged.
     """
     try:
-        return dict(json.loads(notes.get(TRAINING_NOTE, "{}")))
-    except (ValueError, TypeError, RecursionError) as error:
+        return dict(from_json(notes.get(TRAINING_NOTE, "{}")))
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its note {TRAINING_NOTE} cannot be read: {error}") from None
 
 

@@ -5,7 +5,6 @@ A file is read as timm reads it, or refused by the name of the key: what is not 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from inceptionv4.class_names import normal, strange_character
 from inceptionv4.errors import CheckpointError, ConfigError
 from inceptionv4.spec import ModelSpec, Preprocessing
+from inceptionv4.strict_json import from_json, to_json
 
 CONFIG = "config.json"
 ARCHITECTURE = "inception_v4"
@@ -48,8 +48,8 @@ def load_config(path: Path) -> dict[str, Any] | None:
         CheckpointError: it is no JSON, or describes another network.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = from_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; copy it again, or remove it") from None
     if not isinstance(config, dict) or all(config.get(sign) is None for sign in SIGNS):
         return None
@@ -207,7 +207,7 @@ def _is_number(value: Any, *, most: float) -> bool:
 def _show(value: Any) -> str:
     """A value as JSON, cut to a line."""
     try:
-        text = json.dumps(value)
+        text = to_json(value)
     except RecursionError:
         return "lists within lists"
     return text if len(text) <= 80 else f"{text[:80]}..."
@@ -216,7 +216,7 @@ def _show(value: Any) -> str:
 def make_config(spec: ModelSpec) -> str:
     """The config.json that timm reads `spec` from."""
     pixels: Preprocessing = spec.preprocessing
-    return json.dumps(
+    return to_json(
         {
             "architecture": ARCHITECTURE,
             "num_classes": len(spec.classes),
@@ -237,5 +237,4 @@ def make_config(spec: ModelSpec) -> str:
             },
         },
         indent=2,
-        ensure_ascii=False,
     )

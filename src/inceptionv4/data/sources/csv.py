@@ -190,7 +190,10 @@ def _read(path: Path) -> _Sheet:
     delimiter = max(DELIMITERS, key=first.count)
     if first.strip().lower().startswith("sep="):  # a line by which Excel knows the delimiter
         delimiter, text, skipped = first.strip()[4:5] or ",", rest, 1
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except (TypeError, ValueError):
+        raise DataError(f"{path}:1 names a delimiter that cannot be one, {delimiter!r}; remove the line") from None
     try:
         rows = [(lines.line_num + skipped, row) for row in lines]
     except csv.Error as error:

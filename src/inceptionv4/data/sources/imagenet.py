@@ -147,8 +147,12 @@ def _ground_truth(files: Sequence[Path], folder: Path) -> list[str]:
         from scipy.io import loadmat  # an extra
     except ImportError:
         raise UsageError("ImageNet's development kit is read with scipy: pip install 'inceptionv4[imagenet]'") from None
-    synsets = loadmat(io.BytesIO(_kit_file(files, LIST, folder)), squeeze_me=True, struct_as_record=False)["synsets"]
-    wnid_of = {int(synset.ILSVRC2012_ID): str(synset.WNID) for synset in synsets if int(synset.num_children) == 0}
+    content = _kit_file(files, LIST, folder)
+    try:
+        synsets = loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=False)["synsets"]
+        wnid_of = {int(synset.ILSVRC2012_ID): str(synset.WNID) for synset in synsets if int(synset.num_children) == 0}
+    except Exception as error:  # noqa: BLE001 - a damaged file of MATLAB's raises anything
+        raise DataError(f"{LIST} of the development kit in {folder} is damaged ({error}); copy it again") from None
     numbers = _kit_file(files, TRUTH, folder).split()
     try:
         return [wnid_of[int(number)] for number in numbers]

@@ -18,7 +18,7 @@ from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.columns import number_groups
 from inceptionv4.data.sources.parquet_columns import damages, open_parquet
 from inceptionv4.data.sources.parquet_rows import join_classes, read_files
-from inceptionv4.data.sources.source import Source, common_folder
+from inceptionv4.data.sources.source import Source, common_folder, stamps_of, was_changed
 from inceptionv4.data.table import Table, Texts
 from inceptionv4.errors import DataError, ImageError
 
@@ -37,6 +37,7 @@ class ParquetSource(Source):
     def __init__(self, location: str, table: Table) -> None:
         super().__init__(location, table)
         self._files = [open_parquet(Path(path)) for path in table.containers]
+        self._stamps = stamps_of(table.containers)
         self._groups: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -95,7 +96,9 @@ class ParquetSource(Source):
                     name = self._files[file].schema_arrow.names[int(self.table.place["column"][row])]
                     images = self._files[file].read_row_group(group, [name])[name]
                 except damages() as error:
+                    self._require_unchanged(file)
                     raise ImageError(f"{self.describe(row)} cannot be read: {error}") from None
+                self._require_unchanged(file)
                 self._groups[file, group] = images
                 if len(self._groups) > KEPT_GROUPS:
                     self._groups.popitem(last=False)
@@ -110,3 +113,8 @@ class ParquetSource(Source):
         if not isinstance(content, bytes):
             raise ImageError(f"{self.describe(row)} cannot be read: it names a file and holds no image")
         return content
+
+    def _require_unchanged(self, file: int) -> None:
+        path = self.table.containers[file]
+        if stamps_of([path]) != [self._stamps[file]]:
+            raise was_changed(path)

@@ -7,7 +7,6 @@ as the split only if its first cells have a split's word, or are few texts.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.sources.columns import FEW, IMAGES, SPLITS, Columns, choose_columns
 from inceptionv4.data.split_names import has_word, split_word
 from inceptionv4.errors import DataError, UsageError
+from inceptionv4.strict_json import from_json
 
 FIRST_CELLS = 64
 """The number of cells that tell whether a column may be the split."""
@@ -163,8 +163,8 @@ def _class_labels(schema: Any, path: Path) -> dict[str, tuple[str, ...]]:
     if content is None:
         return {}
     try:
-        described = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError):
+        described = from_json(content)
+    except ValueError:
         raise damaged from None
     info = described.get("info") if isinstance(described, dict) else damaged
     features = info.get("features") if isinstance(info, dict) else info

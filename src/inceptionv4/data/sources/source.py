@@ -17,6 +17,7 @@ from inceptionv4.data.layout import is_hidden, is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.table import Table, Texts, counted, narrow
 from inceptionv4.errors import DataError, ImageError
+from inceptionv4.runtime.files import stamp
 
 KEPT_OPEN = 256
 """Files that stay open between reads; of more than these, each is opened for its read."""
@@ -43,6 +44,11 @@ class Source(ABC):
     def readers(self) -> int:
         """Reads that should be under way at once, as they wait for a network; 0: let those who decode read."""
         return 0
+
+    @property
+    def version(self) -> str:
+        """A name of what objects hold the samples, another one when any of them is replaced; empty for local files."""
+        return ""
 
     def path(self, row: int) -> str:
         """The sample's path below the location, or in its archive."""
@@ -87,21 +93,32 @@ class Files(Protocol):
     def readers(self) -> int:
         """As `Source.readers`."""
 
+    @property
+    def version(self) -> str:
+        """As `Source.version`."""
+
     def read(self, number: int, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` of a file; fewer where it ends.
 
         Raises:
             OSError: it cannot be read.
+            DataError, StorageError: it was changed since it was listed.
         """
+
+
+Stamp = tuple[int, int]
+"""Of `runtime.files.stamp`."""
 
 
 class LocalFiles:
     """Files on a disk, read with `pread`: no lock, and no position to share."""
 
     readers = 0
+    version = ""
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp] | None = None) -> None:
+        """`stamps` are those of the files when they were listed; None: of files that never change."""
+        self._paths, self._stamps = paths, stamps
         self._open: dict[int, int] = {}
         """Descriptors of the files that were read first; a process may have only so many."""
 
@@ -111,14 +128,41 @@ class LocalFiles:
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         if (file := self._open.get(number)) is not None:
-            return os.pread(file, size, offset)
+            return self._read(file, number, offset, size)
         file = os.open(self._paths[number], os.O_RDONLY)
         try:
-            return os.pread(file, size, offset)
+            return self._read(file, number, offset, size)
         finally:
             # Two threads may have opened it; the second one's is closed.
             if len(self._open) >= KEPT_OPEN or self._open.setdefault(number, file) != file:
                 os.close(file)
+
+    def _read(self, file: int, number: int, offset: int, size: int) -> bytes:
+        content = os.pread(file, size, offset)
+        # Looked at after the reading: what it says then held before, too.
+        if self._stamps is not None and stamp(file) != self._stamps[number]:
+            raise was_changed(self._paths[number])
+        return content
+
+
+def was_changed(path: str) -> DataError:
+    """The error of a file that was written after it was listed."""
+    return DataError(
+        f"{path} was changed while it was being read: what is there now is not what was listed; start again when "
+        "nothing writes there"
+    )
+
+
+def stamps_of(paths: Sequence[str]) -> list[Stamp]:
+    """The stamps of files that have just been listed.
+
+    Raises:
+        DataError: one of them is gone.
+    """
+    try:
+        return [stamp(path) for path in paths]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
 class RangeSource(Source):
@@ -129,11 +173,15 @@ class RangeSource(Source):
 
     def __init__(self, location: str, table: Table, files: Files | None = None) -> None:
         super().__init__(location, table)
-        self._files = LocalFiles(table.containers) if files is None else files
+        self._files = LocalFiles(table.containers, stamps_of(table.containers)) if files is None else files
 
     @property
     def readers(self) -> int:
         return self._files.readers
+
+    @property
+    def version(self) -> str:
+        return self._files.version
 
     def read_range(self, row: int, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` of the file that holds the sample; fewer where the file ends."""

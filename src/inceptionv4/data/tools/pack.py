@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
 import os
 import re
 import tarfile
@@ -35,6 +34,7 @@ from inceptionv4.data.samples import Dataset, Samples
 from inceptionv4.errors import ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
 from inceptionv4.runtime.progress import Progress
+from inceptionv4.strict_json import from_json, to_json
 
 VERSION = 1
 LEDGER = "pack.jsonl"
@@ -148,10 +148,7 @@ def pack(
                 if queue.next is None:
                     break
                 shard = _write_shard(output / f"{split}-{number:06}.tar", queue, shard_bytes, on_error)
-                with (output / LEDGER).open("a") as ledger:
-                    ledger.write(json.dumps(asdict(shard)) + "\n")
-                    ledger.flush()
-                    os.fsync(ledger.fileno())
+                _note(output / LEDGER, shard)
                 finished.append(shard)
                 progress.advance(shard.taken)
     packed = _read_back(output, finished, dataset)
@@ -184,18 +181,38 @@ def _open_ledger(output: Path, plan: dict[str, Any]) -> list[Shard]:
     if not ledger.exists():
         if others:
             raise UsageError(f"{output} holds other files, such as {sorted(others)[0]}; choose an empty folder")
-        write_text(ledger, json.dumps(plan) + "\n")
-    # A line without its end was being written when the packing was killed.
-    lines = [line for line in ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    begun: dict[str, Any] = json.loads(lines[0])
+        write_text(ledger, to_json(plan) + "\n")
+    try:
+        # A line without its end was being written when the packing was killed.
+        lines = [line for line in ledger.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        begun, finished = dict(from_json(lines[0])), [Shard(**from_json(line)) for line in lines[1:]]
+    except OSError as error:
+        raise RunError(f"cannot read {ledger}: {error.strerror or error}") from None
+    except (ValueError, TypeError, IndexError) as error:
+        raise RunError(f"{ledger} is damaged ({error}); remove {output} and pack again") from None
     if different := [name for name, value in plan.items() if begun.get(name) != value]:
         raise UsageError(
             f"{output} was begun with other {' and '.join(different)}; "
             "give the same data and options to go on, or choose another folder"
         )
-    write_text(ledger, "".join(lines))
+    write_text(ledger, b"".join(lines).decode())
     remove_half_written(output, LEDGER, "classes.txt", "train-*.tar", "val-*.tar")
-    return [Shard(**json.loads(line)) for line in lines[1:]]
+    return finished
+
+
+def _note(ledger: Path, shard: Shard) -> None:
+    """Add a finished shard to the ledger, on the disk.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    try:
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(to_json(asdict(shard)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"cannot write {ledger}: {error.strerror or error}; free some space, and pack again") from None
 
 
 def _members(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.data.transforms import normalize
+from inceptionv4.errors import AnswerError
 from inceptionv4.spec import ModelSpec
 
 
@@ -43,6 +44,10 @@ class Backend(ABC):
     """How each runtime did where a trial chose this one."""
     takes_floats = True
     """Whether `infer` takes normalised floats, too; pixels it always takes."""
+    name = ""
+    """What the user calls the model, for errors; empty: nobody named it."""
+    advice = "its weights are damaged or from a training that diverged; take another checkpoint of it, or copy it again"
+    """What to do about an answer that is not finite."""
 
     def __init__(self, spec: ModelSpec, trained_on: Mapping[str, Any]) -> None:
         self.spec, self.trained_on = spec, trained_on
@@ -66,6 +71,22 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Runtime, device and precision in a few words."""
+
+    def require_finite(self, answers: Tensor, images: Callable[[int], str]) -> None:
+        """Refuse answers `(B, ...)`, logits or features, that are no numbers; `images(i)` is the name of image i.
+
+        Raises:
+            AnswerError: one is NaN or infinite; it names the first such image and the model.
+        """
+        finite = answers.isfinite().flatten(1).all(dim=1)
+        if bool(finite.all()):
+            return
+        model = self.name or self.spec.origin or "the model"
+        fp32 = "" if self.precision == "fp32" else f". If fp32 answers, its numbers are too large for {self.precision}"
+        raise AnswerError(
+            f"{images(int(finite.int().argmin()))}: the answer of {model}, by {self.describe()}, is not finite (NaN or "
+            f"infinity); {self.advice}{fp32}"
+        )
 
     def warm_up(self) -> None:
         """Answer once, so that what a runtime prepares at its first answer is prepared."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 import uuid
@@ -16,10 +15,11 @@ from inceptionv4.config import Config
 from inceptionv4.errors import ConfigError, RunError, UsageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.device import Device
-from inceptionv4.runtime.files import write_text
+from inceptionv4.runtime.files import require_utf8, write_text
 from inceptionv4.runtime.shelf import bring
 from inceptionv4.runtime.storage import Place, absolute, join, plain
 from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.strict_json import to_json
 from inceptionv4.training.run.settings import differences
 
 PACKAGES = ("inceptionv4", "torch", "torchvision", "pillow", "numpy", "safetensors")
@@ -31,10 +31,12 @@ def create_run(config: Config, device: Device) -> Place:
     Raises:
         RunError: the folder cannot be written.
         StorageError: the storage cannot be reached, or refuses.
+        UsageError: the folder's name is not UTF-8.
     """
     recipe = join(plain(config.output), config.recipe)
     if isinstance(recipe, str):
         return _create_remotely(recipe, config, device)
+    require_utf8(recipe)
     try:
         recipe.mkdir(parents=True, exist_ok=True)
         run = _next_number(recipe)
@@ -160,7 +162,7 @@ def _next_number(recipe: Path) -> Path:
 
 
 def _describe(device: Device) -> str:
-    return json.dumps({"run": uuid.uuid4().hex, **environment(device)}, indent=2) + "\n"
+    return to_json({"run": uuid.uuid4().hex, **environment(device)}, indent=2) + "\n"
 
 
 def environment(device: Device) -> dict[str, object]:

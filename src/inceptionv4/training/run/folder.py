@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import TracebackType
 
 from inceptionv4.config import Config
 from inceptionv4.errors import RunError
+from inceptionv4.printable import note
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.storage import Place, is_uri
@@ -93,7 +93,7 @@ class RunFolder:
         if not self.ranks.first:
             return
         if is_uri(place):
-            self._held = Mirror(str(place), announce=lambda line: print(line, file=sys.stderr))
+            self._held = Mirror(str(place), announce=note)
             try:
                 self.path = self._held.fetch()
             except BaseException:

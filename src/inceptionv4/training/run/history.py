@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby
@@ -22,6 +21,7 @@ from typing import Any
 
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import write_text
+from inceptionv4.strict_json import from_json, to_json
 from inceptionv4.training.run.recovery import set_aside
 
 LOG, RESULTS = "log.jsonl", "results.csv"
@@ -39,20 +39,22 @@ class StepRecord:
     images: int
 
     def line(self) -> str:
-        return json.dumps(asdict(self)) + "\n"
+        return to_json(asdict(self)) + "\n"
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """A line of `results.csv`; accuracies are shares, the training loss is the mean over the epoch's steps."""
+    """A line of `results.csv`; accuracies are shares, the training loss is the mean over the epoch's steps. An epoch
+    without a step has neither loss nor learning rate.
+    """
 
     epoch: int
     step: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float
     top1: float
     top5: float
-    learning_rate: float
+    learning_rate: float | None
     images_per_second: float
     skipped_images: int
     seconds: float
@@ -222,8 +224,8 @@ def check_files(run: Path) -> None:
 
 def _parse(line: bytes) -> StepRecord | None:
     try:
-        record = StepRecord(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        record = StepRecord(**from_json(line))
+    except (ValueError, TypeError):
         return None
     numbers = asdict(record)
     whole = all(type(numbers[name]) is int for name in ("epoch", "step", "images"))

@@ -10,7 +10,6 @@ later one gets it, and the earlier one notices before it sends anything more.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 import uuid
@@ -18,6 +17,7 @@ from collections.abc import Callable
 
 from inceptionv4.errors import RunError, StorageError
 from inceptionv4.runtime import storage
+from inceptionv4.strict_json import from_json, to_json
 from inceptionv4.training.run.lock import LOCK, describe_process
 
 BEATS = 6
@@ -99,7 +99,7 @@ class Lease:
     def _text(self) -> bytes:
         self._beat += 1
         holder = {"token": self._token, "machine": self.machine, "process": describe_process(), "beat": self._beat}
-        return json.dumps(holder).encode()
+        return to_json(holder).encode()
 
 
 def _read(uri: str) -> dict[str, object] | None:
@@ -107,7 +107,7 @@ def _read(uri: str) -> dict[str, object] | None:
     if storage.find(uri) is None:
         return None
     try:
-        holder = json.loads(storage.read_all(uri))
+        holder = from_json(storage.read_all(uri))
     except StorageError:
         if storage.find(uri) is None:
             return None  # it was removed in between

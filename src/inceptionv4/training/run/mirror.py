@@ -84,7 +84,7 @@ class Mirror:
                     shutil.rmtree(self.folder, ignore_errors=True)
             except StorageError as failure:
                 raise StorageError(
-                    f"{failure}\nThe run is whole in {self.folder}; `--resume {self.uri}` on this machine sends it"
+                    f"{failure}. The run is whole in {self.folder}; `--resume {self.uri}` on this machine sends it"
                 ) from None
             finally:
                 self._lease.release()
@@ -107,7 +107,7 @@ class Mirror:
         objects = {name: found for name, found in objects.items() if name not in folders}
         self._states = {name for name in objects if _is_state(name)}
         if POINTER.as_posix() in objects:
-            self._last = storage.read_all(objects[POINTER.as_posix()].uri).decode(errors="replace").strip()
+            self._last = storage.read_all(objects[POINTER.as_posix()]).decode(errors="replace").strip()
         if not self._is_ahead():
             self._clear()
             # What tells the run comes before its states: so a folder that was fetched in part is known, too.

@@ -8,13 +8,13 @@ deletes it, and makes `last` and `best` again where they are gone.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inceptionv4.errors import CheckpointError, RunError, UnreadableError
 from inceptionv4.runtime.files import link_whole, remove_half_written
+from inceptionv4.strict_json import from_json
 from inceptionv4.training.run.state import STATE_FACTS, is_state, read_position, saved_states, state_path, step_of
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST, LAST
@@ -221,7 +221,7 @@ def _finished_epochs(run: Path) -> int:
 def read_id(run: Path) -> str | None:
     """What a run is called in its states; None if `environment.json` is gone or from before runs had names."""
     try:
-        described = json.loads((run / ENVIRONMENT).read_bytes())
+        described = from_json((run / ENVIRONMENT).read_bytes())
     except (OSError, ValueError):
         return None
     return described.get("run") if isinstance(described, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.runtime.files import write_text
 from inceptionv4.settings import build, dump, read_yaml
+from inceptionv4.strict_json import from_json
 from inceptionv4.training.run.find import read_settings
 from inceptionv4.training.run.folder import RunFolder
 from inceptionv4.training.run.history import History, bring_back, check_files
@@ -97,6 +97,12 @@ class Resumption:
             raise DataError(
                 f"the images at {data['location']} are not those that {self.folder.place} was trained on; "
                 "start a new run"
+            )
+        versions = own.get("version"), data["version"]
+        if own.get("location") == data["location"] and all(versions) and versions[0] != versions[1]:
+            self.words.append(
+                f"the objects at {data['location']} were written again since the last state: names, labels and sizes "
+                "of all images and the contents of some are the same, the other contents are not known"
             )
 
     def require_batch(self, batch_size: int) -> None:
@@ -227,7 +233,7 @@ def _parse_settings(run: Path) -> Config | None:
 def _recorded_precision(run: Path) -> PrecisionOption | None:
     """The precision in which a run was begun, from its environment."""
     try:
-        device = str(json.loads((run / "environment.json").read_bytes())["device"])
+        device = str(from_json((run / "environment.json").read_bytes())["device"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     precision = device.rpartition(", ")[2]

@@ -46,13 +46,17 @@ class Report:
     assumed: str = ""
     """What the file does not say, and what is taken instead."""
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
+        """What became of the arrays, in words."""
         lines = [f"{self.origin}: {self.taken + self.folded.total() + self.skipped.total()} arrays"]
         lines += [f"  {'as they are':<9} {self.taken:>5}"]
         lines += [f"  {'folded':<11} {count:>5}  {words}" for words, count in self.folded.items()]
         lines += [f"  {'skipped':<11} {count:>5}  {words}" for words, count in self.skipped.items()]
         lines += [f"  assumed: {self.assumed}"] if self.assumed else []
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
 
 def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Origin:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from inceptionv4.artefact import NOTE as EXPORTED
 from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError, ConfigError
 from inceptionv4.imagenet import class_names
+from inceptionv4.printable import note
 from inceptionv4.runtime.exported import verify_content
 from inceptionv4.spec import NOTE, ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
@@ -111,11 +111,11 @@ def _read_config(path: Path, origin: Origin) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     if origin not in IN_TORCH:
-        print(f"{path} is not used: no config.json describes weights of {origin.name}", file=sys.stderr)
+        note(f"{path} is not used: no config.json describes weights of {origin.name}")
         return None
     config = load_config(path)
     if config is None:
-        print(f"{path} is not timm's and says nothing of these weights: not used", file=sys.stderr)
+        note(f"{path} is not timm's and says nothing of these weights: not used")
     return config
 
 
