@@ -124,7 +124,10 @@ def zip_pickle(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("place", ["top", "within", "torch within", "numpy objects", "npz"])
 @pytest.mark.parametrize("kind", ["paddle", "torch", "torch, legacy"])
-def test_code_in_a_pickle_is_refused_and_not_run(kind: str, place: str, tmp_path: Path) -> None:
+def test_code_in_a_pickle_is_refused_and_not_run(
+    kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     sentinel, path = tmp_path / "sentinel", tmp_path / "evil.bin"
     evil: object = Evil(sentinel)
     if place == "within":
