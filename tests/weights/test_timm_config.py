@@ -182,11 +182,7 @@ def test_classes(tmp_path: Path, config: Any, classes: tuple[str, ...] | None) -
         ({**BASE, "label_offset": 1}, "label_offset 1; only 0 is read here"),
         (pixels(std=[255, 255, 255]), "std must be three numbers for values in 0..1"),
         (pixels(mean=[10**400] * 3), "mean must be three numbers"),
-<<<<<<< HEAD
-        (pixels(crop_pct=float("nan")), "NaN is not in JSON"),
-=======
         (pixels(crop_pct=float("nan")), "cannot be read: NaN is not in JSON"),
->>>>>>> h-conf
         (pixels(crop_mode=["center"]), "crop_mode must be a word"),
         ({**BASE, "mean": [0, 0, 0], "pretrained_cfg": {**PRETRAINED, "mean": None}}, "mean must be three"),
         ({**BASE, "model_args": {"norm_eps": 1e-5}}, "norm_eps 1e-05; only 0.001"),

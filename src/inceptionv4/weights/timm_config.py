@@ -206,14 +206,10 @@ def _is_number(value: Any, *, most: float) -> bool:
 
 def _show(value: Any) -> str:
     """A value as JSON, cut to a line."""
-<<<<<<< HEAD
-    text = to_json(value)
-=======
     try:
         text = to_json(value)
     except RecursionError:
         return "lists within lists"
->>>>>>> h-conf
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
