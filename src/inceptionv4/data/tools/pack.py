@@ -230,6 +230,8 @@ def _members(
             content, shrunk = smaller or content, smaller is not None
         path = Path(samples.path(index))
         known = next((name for head, name in SIGNATURES.items() if content.startswith(head)), None)
+        if known is None:
+            decode(content, samples.describe(index))  # a table may name any file, and shards are handed on
         # What an old tar header can hold: the shards are then the same for every reader.
         stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:60]
         extension = known or path.suffix.removeprefix(".").lower()
