@@ -80,13 +80,13 @@ def test_a_table_may_name_any_file_but_only_images_are_read_of_it(textures: Path
     secret, folder = tmp_path / "secret", tmp_path / "data"
     secret.write_text("a private key")
     folder.mkdir()
-    lines = [f"{textures}/val/{name}/000.jpg,{name},{part}" for name in ("brick", "grass") for part in ("train", "val")]
-    (folder / "labels.csv").write_text("\n".join(["file_name,label,split", *lines[::2], "../secret,brick,train", ""]))
-    for on_error in ("raise", "skip"):
-        try:
-            pack(str(folder), tmp_path / on_error, on_error=on_error, val_fraction=0.5)  # type: ignore[arg-type]
-        except ImageError as error:
-            assert "secret" in str(error)  # noqa: PT017 - in a loop
-        shards = list((tmp_path / on_error).glob("*.tar"))
-        assert not any(secret.read_bytes() in shard.read_bytes() for shard in shards)
+    parts = (("train", "000"), ("val", "001"))
+    lines = [f"{textures}/val/{name}/{file}.jpg,{name},{part}" for name in ("brick", "grass") for part, file in parts]
+    (folder / "labels.csv").write_text("\n".join(["file_name,label,split", *lines, "../secret,brick,train", ""]))
+    with pytest.raises(ImageError, match="secret is no image"):
+        pack(str(folder), tmp_path / "raise")
+    packed = pack(str(folder), tmp_path / "skip", on_error="skip")
+    assert (packed.images, len(packed.skipped)) == (4, 1)
+    shards = list(tmp_path.rglob("*.tar"))
     assert shards
+    assert not any(secret.read_bytes() in shard.read_bytes() for shard in shards)
