@@ -42,6 +42,7 @@ bench: .venv/.bench
 	$(BIN)/python benchmarks/index.py $(BENCH)
 	$(BIN)/python benchmarks/growth.py $(BENCH)
 	$(BIN)/python benchmarks/storage.py $(BENCH)
+	$(BIN)/python benchmarks/gate.py --model runs/digits --data digits  # after `make demo`
 
 # The ratios, each of a round or two.
 bench-quick: .venv/.bench

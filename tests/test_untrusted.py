@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from inceptionv4.artefact import Artefact, read_sidecar, sidecar
+from inceptionv4.artefact import Artefact
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import CheckpointError, DataError, ImageError, UnreadableError
+from inceptionv4.runtime.exported import read_sidecar, sidecar
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import FORMAT, load_checkpoint
 from inceptionv4.weights.huggingface import read_config
@@ -29,7 +30,7 @@ def test_json_that_is_nested_without_end_is_an_error(tmp_path: Path, monkeypatch
         read_config(config, SPEC)
     model = tmp_path / "m.om"
     sidecar(model).write_text(NESTED)
-    with pytest.raises(CheckpointError, match=r"m\.om\.json was exported by another version"):
+    with pytest.raises(CheckpointError, match=r"m\.om\.json is damaged or was exported by another version"):
         read_sidecar(model)
     ours = tmp_path / "ours.safetensors"
     monkeypatch.setattr("inceptionv4.weights.checkpoint._digest", lambda *_: "")
@@ -49,15 +50,15 @@ def test_a_description_says_nothing_that_no_export_does(key: str, value: object)
     artefact = Artefact(format="om", precision="fp16", spec=SPEC, version="0", weights="", batch_size=1)
     text = artefact.to_json()
     assert Artefact.from_json(text, "m.om.json") == artefact
-    with pytest.raises(CheckpointError, match=r"m\.om\.json says that it"):
+    with pytest.raises(CheckpointError, match=r"m\.om\.json is damaged or was exported by another version"):
         Artefact.from_json(json.dumps({**json.loads(text), key: value}), "m.om.json")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        *({"classes": "abc"}, {"classes": [1, 2, 3]}, {"classes": [["a"], "b", "c"]}, {"classes": {"a": 1}}),
-        *({"width": "1"}, {"width": float("nan")}, {"width": -1}, {"preprocessing": {"size": 2**20}}),
+        *({"classes": "abc"}, {"classes": [["a"], "b", "c"]}, {"classes": {"a": 1}}),
+        *({"width": float("nan")}, {"width": -1}, {"preprocessing": {"size": 2**20}}),
         {"preprocessing": {"crop": 1e-7}},  # of which the shorter side would become a billion pixels
     ],
 )

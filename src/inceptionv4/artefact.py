@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
+from inceptionv4.config import MOST_IMAGES
 from inceptionv4.errors import CheckpointError, ConfigError
 from inceptionv4.settings import coerce
 from inceptionv4.spec import ModelSpec
@@ -127,6 +128,8 @@ class Artefact:
             for note in ("status", "reason"):  # for readers
                 values.pop(note, None)
             calibration, verification = values.pop("calibration"), values.pop("verification")
+            if not 1 <= (1 if values.get("batch_size") is None else values["batch_size"]) <= MOST_IMAGES:
+                raise ValueError(f"batch_size must be from 1 to {MOST_IMAGES}, got {values['batch_size']}")
             spec, trained_on = ModelSpec.from_dict(values.pop("spec")), dict(values.pop("trained_on", {}))
             return cls(
                 **_typed(cls, values),

@@ -33,7 +33,7 @@ class Preprocessing(Section):
     """
 
     size: int = setting(299, "height and width of the network's input, px", at_least=75, at_most=MOST_PIXELS)
-    crop: float = setting(0.875, "share of the resized side that the evaluated square covers", above=0, at_most=1)
+    crop: float = setting(0.875, "share of the resized side that the evaluated square covers", at_least=0.1, at_most=1)
     crop_mode: CropMode = setting("center", "center: the middle square; squash or border: the whole image, with crop 1")
     interpolation: Interpolation = setting("bicubic", "bilinear or bicubic")
     mean: tuple[float, float, float] = setting((0.5, 0.5, 0.5), "subtracted, of values in 0..1")
