@@ -68,8 +68,10 @@ def test_the_networks_own_answers_and_their_rounding_agree(reference: Reference,
 
 
 def test_tolerances_are_a_factor_of_the_networks_own_rounding(reference: Reference) -> None:
-    rows = torch.linspace(0, len(reference.images) - 1, agreement.ROUNDED).round().long()
     for precision in ("fp16", "bf16", "int8"):
+        # int8 has the ranges of the model's own images, and is compared on these alone.
+        last = len(reference.images) - 1 - (8 if precision == "int8" else 0)
+        rows = torch.linspace(0, last, agreement.ROUNDED).round().long()
         own = reference.answer_rounded(precision, reference.images[rows]) - reference.logits[rows]
         expected = FACTORS[precision] * float(own.abs().max())
         assert reference.compare(reference.logits, precision).tolerance == pytest.approx(expected)

@@ -77,16 +77,15 @@ class Reference:
 
     def compare(self, logits: Tensor, precision: Precision) -> Agreement:
         """Compare the answers of a runtime that computes in `precision`, float32 `(n, classes)`, with the network's."""
-        own, factor = self._rounding(precision), FACTORS[precision]
-        variation = _rms(self.logits - self.logits.mean(0))
-        most = VARIATION * variation
-        difference = logits - self.logits
+        own, factor, compared = self._rounding(precision), FACTORS[precision], self._compared(precision)
+        expected, found = self.logits[compared], logits[compared]
+        most = VARIATION * (variation := _rms(expected - expected.mean(0)))
+        difference = found - expected
         largest, rms = float(difference.abs().max()), _rms(difference)
-        best = logits.argmax(1)
+        lead = expected.max(1).values - expected.gather(1, found.argmax(1)[:, None]).squeeze(1)
+        flips = int((lead > 2 * own.largest).sum())
         top = min(5, logits.shape[1])
         ours, theirs = (values.topk(top).indices for values in (self.logits, logits))
-        lead = self.logits.max(1).values - self.logits.gather(1, best[:, None]).squeeze(1)
-        flips = int((lead > 2 * own.largest).sum())
         refusal = None
         if not bool(logits.isfinite().all()):
             refusal = "its logits are not finite"
@@ -100,17 +99,25 @@ class Reference:
                 f"a logit differs by {largest:.2g}, {rms:.2g} in the root mean square; allowed are "
                 f"{factor * own.largest:.2g} and {min(factor * own.rms, most):.2g}"
             )
-        elif self._looks_swapped(difference[-self._coloured :], own):
+        elif self._looks_swapped((logits - self.logits)[-self._coloured :], own):
             refusal = "it answers as if red and blue were exchanged"
         elif precision == "int8" and flips > MOST_FLIPS:
             refusal = f"{flips} images are of another class, beyond rounding; {MOST_FLIPS} may be chance"
         return Agreement(
             largest_difference=largest,
-            top1_agreement=float((best == self.logits.argmax(1)).float().mean()),
+            top1_agreement=float((logits.argmax(1) == self.logits.argmax(1)).float().mean()),
             top5_overlap=float((ours[:, :, None] == theirs[:, None, :]).any(2).float().mean()),
             tolerance=factor * own.largest,
             refusal=refusal,
         )
+
+    def _compared(self, precision: Precision) -> slice:
+        """The images whose logits are compared: all but the photographs in int8, where there are others.
+
+        int8 cuts off what lies beyond the ranges that the model's own images have, and photographs may.
+        """
+        own = len(self.images) - self._coloured
+        return slice(own) if precision == "int8" and own else slice(None)
 
     def _looks_swapped(self, difference: Tensor, own: _Rounding) -> bool:
         """True if the difference leads to the answers for exchanged colours, where the network tells colours apart."""
@@ -120,8 +127,9 @@ class Reference:
     def _rounding(self, precision: Precision) -> _Rounding:
         """What computing in `precision` does to the network's own answers."""
         if precision not in self._roundings:
-            count = min(ROUNDED if precision != "fp32" else ROUNDED // 2, len(self.images))
-            rows = torch.linspace(0, len(self.images) - 1, count).round().long()
+            last = len(self.images[self._compared(precision)]) - 1
+            count = min(ROUNDED if precision != "fp32" else ROUNDED // 2, last + 1)
+            rows = torch.linspace(0, last, count).round().long()
             difference = self.answer_rounded(precision, self.images[rows]) - self.logits[rows]
             least = torch.finfo(torch.float32).eps * float(self.logits.abs().max())
             largest = max(float(difference.abs().max()), least)

@@ -353,10 +353,11 @@ def _endpoint(scheme: str) -> str | None:
             sound = address.scheme.lower() in ("http", "https") and bool(address.hostname) and address.port != 0
         except ValueError:  # of a port or an address in brackets
             sound = False
+        shown = re.sub(r".*@", "***@", value, flags=re.DOTALL)  # it may be no address that has a place for a password
         if not sound or not text.isascii() or re.search(r"[\s\0-\x1f\x7f<>\"{}|\\^`?#]", text):
             raise UsageError(
                 f"{name} must be the address of a server, with http:// or https:// and a host, such as "
-                f"https://storage.example.org:9000, got {value!r}; correct it or unset it"
+                f"https://storage.example.org:9000, got {shown!r}; correct it or unset it"
             )
         if address.username is not None or address.password is not None:
             raise UsageError(
