@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from growth import peak_memory, write_tiny_images
 from pyarrow import parquet
 
 from inceptionv4 import Classifier
@@ -25,10 +26,6 @@ from inceptionv4.cli.predictions import MEASURED, print_table
 from inceptionv4.inference.classifier import Guess, Prediction
 from inceptionv4.runtime import progress
 from inceptionv4.runtime.progress import Progress
-
-sys.path.insert(0, str(Path(__file__).parent / "inference"))
-
-from growth import peak_memory, write_tiny_images
 
 
 def test_all_kinds_of_places_in_one_command(

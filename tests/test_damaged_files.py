@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from layouts import write_csv, write_imagenet, write_shard_folder
 
-from inceptionv4.artefact import Artefact, Verification, read_sidecar
+from inceptionv4.artefact import Artefact, Verification
 from inceptionv4.class_names import read_class_names
 from inceptionv4.config import Config, load_config
 from inceptionv4.data import cache
@@ -27,7 +27,8 @@ from inceptionv4.data.tools.pack import LEDGER, pack
 from inceptionv4.errors import CheckpointError, Error
 from inceptionv4.modelzoo import convert_settings
 from inceptionv4.runtime import storage
-from inceptionv4.spec import ModelSpec, Preprocessing
+from inceptionv4.runtime.exported import read_sidecar
+from inceptionv4.spec import NOTE, ModelSpec, Preprocessing
 from inceptionv4.training.plots import draw_curves
 from inceptionv4.training.run import lease
 from inceptionv4.training.run.find import bring_settings, find_run
@@ -36,7 +37,7 @@ from inceptionv4.training.run.recovery import inspect_run, read_id
 from inceptionv4.training.run.resumption import _recorded_precision
 from inceptionv4.weights import load
 from inceptionv4.weights.checkpoint import FORMAT, _digest, load_checkpoint
-from inceptionv4.weights.foreign.read import _read_note
+from inceptionv4.weights.notes import TRAINING_NOTE, read_notes, read_spec, read_training
 
 CONTENTS = {
     "no UTF-8": b"\xff\xfe",
@@ -108,7 +109,12 @@ def test_descriptions_of_models(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a\.onnx is damaged or was exported by another version"):
         Artefact.from_json(text, "a.onnx")
     with pytest.raises(CheckpointError, match="its note .* cannot be read"):
-        _read_note(tmp_path, text, ModelSpec(classes=("a",)))
+        read_spec(tmp_path, {NOTE: text})
+    said = refusal(lambda: read_training(tmp_path, {TRAINING_NOTE: text}))
+    assert (said is None) == (content in (b"[]", b"{}", b'{"a": "\xff"}') or b"\\ud800" in content), said
+    put(tmp_path / "a.ckpt.json", content)
+    said = refusal(lambda: read_notes(tmp_path / "a.ckpt"))  # without our note, it is another program's file
+    assert said is None or "a.ckpt.json cannot be read" in said
     with pytest.raises(CheckpointError, match="was written by another version"):
         read_spec_of_checkpoint(tmp_path, content)
     if content not in (b"[]", b"{}", b'{"a": "\xff"}') and b"run" not in content:
