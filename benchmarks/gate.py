@@ -1,10 +1,11 @@
 """What the gate of exports notices: mutations of an exported model's answers, by the precision that it computes in.
 
-    python benchmarks/gate.py --model runs/digits --data digits
+    python benchmarks/gate.py --model runs/digits --data digits --files digits.xml digits-int8.xml
 
 Each mutation is one that an exporter or a preprocessing really makes. It is applied in fp32, and the precision's own
 rounding is added, as in a file of that precision. `refused` is what `export` would do. The agreement is that of the
-likeliest class with the model's, over all images.
+likeliest class with the model's, over all images. Exported files answer the changed images by themselves, so that their
+columns hold real rounding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from inceptionv4.artefact import Precision
 from inceptionv4.export.parity import ask
 from inceptionv4.inference.agreement import Reference
+from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.weights.load import load_model
 
@@ -92,18 +95,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", default=None)
+    parser.add_argument("--files", nargs="*", default=[], help="exports of the model")
     arguments = parser.parse_args()
     network, checkpoint = load_model(arguments.model)
     reference = ask(network, checkpoint, arguments.data).reference
     print(circumstances(("torch",)))
-    for line in rows(network, reference):
+    for line in rows(network, reference, [open_backend(file) for file in arguments.files]):
         print(line)
 
 
-def rows(network: InceptionV4, reference: Reference) -> list[str]:
+def rows(network: InceptionV4, reference: Reference, files: list[Backend]) -> list[str]:
     """A line of a Markdown table for each mutation."""
     precisions = get_args(Precision)
-    lines = [f"| mutation | agreement | {' | '.join(precisions)} |", f"|---|---|{'---|' * len(precisions)}"]
+    columns = [*precisions, *(f"{file.name} ({file.precision})" for file in files)]
+    lines = [f"| mutation | agreement | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     answers = {name: reference.answer(network, change(reference.images)) for name, change in IMAGES.items()}
     answers["padding counted"] = reference.answer(count_padding(network), reference.images)
     answers["classes permuted"] = permute(reference.logits)
@@ -115,8 +120,15 @@ def rows(network: InceptionV4, reference: Reference) -> list[str]:
         agreement = (logits.argmax(1) == reference.logits.argmax(1)).float().mean()
         refusals = [reference.compare(logits + rounding[precision], precision).refusal for precision in precisions]
         verdicts = ["kept" if refusal is None else "refused" for refusal in refusals]
+        for file in files:
+            verdicts.append("" if name not in IMAGES else verdict(reference, file, IMAGES[name](reference.images)))
         lines.append(f"| {name} | {agreement:.1%} | {' | '.join(verdicts)} |")
     return lines
+
+
+def verdict(reference: Reference, file: Backend, images: Tensor) -> str:
+    refusal = reference.compare(file.infer(images), file.precision).refusal
+    return "kept" if refusal is None else "refused"
 
 
 if __name__ == "__main__":
