@@ -93,9 +93,10 @@ def verify(name: str, backend: Backend, questions: Questions, precision: Precisi
         Error: it answers differently. The caller keeps nothing of it then.
     """
     agreement = questions.reference.compare(backend.infer(questions.reference.images), precision)
+    every = agreement.images == len(questions.reference.images)
     found = Verification(
-        images=len(questions.reference.images),
-        source=f"{questions.source} and photographs",
+        images=agreement.images,
+        source=f"{questions.source} and photographs" if every else questions.source,
         largest_difference=agreement.largest_difference,
         top1_agreement=agreement.top1_agreement,
         top5_overlap=agreement.top5_overlap,

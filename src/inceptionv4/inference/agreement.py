@@ -46,6 +46,8 @@ BATCH = 8
 class Agreement:
     """How one runtime's logits compare with the network's; see `artefact.Verification` for the words."""
 
+    images: int
+    """Images compared: all, or in int8 the model's own."""
     largest_difference: float
     top1_agreement: float
     top5_overlap: float
@@ -85,7 +87,7 @@ class Reference:
         lead = expected.max(1).values - expected.gather(1, found.argmax(1)[:, None]).squeeze(1)
         flips = int((lead > 2 * own.largest).sum())
         top = min(5, logits.shape[1])
-        ours, theirs = (values.topk(top).indices for values in (self.logits, logits))
+        ours, theirs = (values.topk(top).indices for values in (expected, found))
         refusal = None
         if not bool(logits.isfinite().all()):
             refusal = "its logits are not finite"
@@ -104,8 +106,9 @@ class Reference:
         elif precision == "int8" and flips > MOST_FLIPS:
             refusal = f"{flips} images are of another class, beyond rounding; {MOST_FLIPS} may be chance"
         return Agreement(
+            images=len(expected),
             largest_difference=largest,
-            top1_agreement=float((logits.argmax(1) == self.logits.argmax(1)).float().mean()),
+            top1_agreement=float((found.argmax(1) == expected.argmax(1)).float().mean()),
             top5_overlap=float((ours[:, :, None] == theirs[:, None, :]).any(2).float().mean()),
             tolerance=factor * own.largest,
             refusal=refusal,
