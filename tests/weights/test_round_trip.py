@@ -72,7 +72,9 @@ def test_predictions_are_the_same_before_and_after(
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_a_ckpt_without_its_notes_is_read_as_anybodys(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_a_ckpt_without_its_notes_is_read_as_anybodys_and_says_so(
+    weights: dict[str, torch.Tensor], tmp_path: Path, command: Callable[..., Any]
+) -> None:
     path = tmp_path / "m.ckpt"
     FORMATS["mindspore"](_checkpoint(weights, 1001), path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.ckpt", "m.ckpt.json"]
@@ -81,6 +83,15 @@ def test_a_ckpt_without_its_notes_is_read_as_anybodys(weights: dict[str, torch.T
     assert len(back.spec.classes) == 1000  # as TF-slim's and Cadene's: the first of 1001 is the background's
     assert report is not None
     assert "the background's class is dropped" in str(report)
+    result = command("predict", path, "examples/seven.png", "--json")
+    assert result.code == 0, result.err
+    for words in (
+        f"{path}: assumed is the preprocessing of MindCV's published weights, as the file does not say",
+        back.spec.preprocessing.describe(),
+        "The background's class is dropped",
+        "`inceptionv4 convert` writes a model that says its own",
+    ):
+        assert words in result.err
 
 
 @pytest.fixture

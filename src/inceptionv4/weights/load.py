@@ -19,7 +19,7 @@ from inceptionv4.runtime.shelf import bring, bring_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
-from inceptionv4.weights.foreign.assemble import Report
+from inceptionv4.weights.foreign.assemble import DROPPED, Report
 from inceptionv4.weights.foreign.read import read_foreign
 from inceptionv4.weights.huggingface import WEIGHTS, download, find_in_folder, is_on_hub
 from inceptionv4.weights.timm_config import CONFIG
@@ -151,11 +151,19 @@ def _with_uris(words: str, path: Path, model: str) -> str:
 def load_model(model: str | Path) -> tuple[InceptionV4, Checkpoint]:
     """The network that `model` names, in evaluation mode on the CPU, and the checkpoint that it was built from.
 
+    Where the file does not say its own preprocessing, a line on standard error says which is assumed.
+
     Raises:
         UsageError: there is no such model.
         CheckpointError: it is damaged, or does not fit its own specification.
     """
-    checkpoint, _ = read_model(model)
+    checkpoint, report = read_model(model)
+    if report is not None and report.assumed:
+        dropped = f" {DROPPED[0].upper()}{DROPPED[1:]}." if DROPPED in report.folded else ""
+        note(
+            f"{model}: assumed is {report.assumed}: {checkpoint.spec.preprocessing.describe()}.{dropped} "
+            "`inceptionv4 convert` writes a model that says its own (--image.size and so on, --classes)"
+        )
     network = build_network(checkpoint.spec)
     try:
         network.load_state_dict(checkpoint.model_weights(), assign=True)

@@ -52,7 +52,7 @@ class Report:
         lines += [f"  {'as they are':<9} {self.taken:>5}"]
         lines += [f"  {'folded':<11} {count:>5}  {words}" for words, count in self.folded.items()]
         lines += [f"  {'skipped':<11} {count:>5}  {words}" for words, count in self.skipped.items()]
-        lines += [f"  assumed: {self.assumed}"] if self.assumed else []
+        lines += [f"  assumed: {self.assumed}; --image.size and so on say another"] if self.assumed else []
         return lines
 
     def __str__(self) -> str:

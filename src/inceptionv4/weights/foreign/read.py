@@ -67,10 +67,7 @@ def read_foreign(path: Path) -> tuple[Checkpoint, Report]:
         spec = replace(spec, **apply_config(path.with_name(CONFIG), found.config, spec, dropped=dropped))
     elif found.noted is None:
         what = "graph" if is_onnx(path) else "file"
-        report.assumed = (
-            f"the preprocessing of {origin.name}'s published weights, as the {what} does not say its own; "
-            "--image.size and so on say another"
-        )
+        report.assumed = f"the preprocessing of {origin.name}'s published weights, as the {what} does not say its own"
     if found.size is not None and found.noted is None:
         spec = _with_size(path, spec, found.size, configured=found.config is not None)
     return Checkpoint(found.weights, spec, read_training(path, found.notes)), report
