@@ -270,6 +270,15 @@ def test_cifar_10_in_both_forms(tmp_path: Path, binary: bool, wrapped: str) -> N
         assert dataset.val.labels[index] == (record + 5) % 10
 
 
+@pytest.mark.parametrize("label", [-1, 10, 1.5, 1 << 40])
+def test_a_cifar_label_of_no_class_is_refused(tmp_path: Path, label: float) -> None:
+    make_cifar(tmp_path / "cifar", binary=False)
+    batch = {b"labels": [0, label], b"data": np.zeros((2, 3072), np.uint8)}
+    (tmp_path / "cifar/data_batch_3").write_bytes(pickle.dumps(batch, protocol=4))
+    with pytest.raises(DataError, match=rf"data_batch_3 (has the label {label}|is no CIFAR-10 batch: .*float)"):
+        read_dataset(tmp_path / "cifar")
+
+
 class Evil:
     def __init__(self, sentinel: Path) -> None:
         self.sentinel = sentinel

@@ -6,6 +6,7 @@ A record is one label byte (binary form) and 3072 bytes of pixels, 32 x 32, plan
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ class CifarSource(RangeSource):
         labels, offsets, container, names = [], [], [], []
         for number, batch in enumerate(files):
             batch_labels, batch_offsets = (_binary if batch.suffix == ".bin" else _pickled)(batch)
-            if len(batch_labels) and max(batch_labels) >= len(CLASSES):
-                raise DataError(f"{batch} has the label {max(batch_labels)}; CIFAR-10 has ten classes")
+            if (wrong := next((label for label in batch_labels if label not in range(len(CLASSES))), None)) is not None:
+                raise DataError(f"{batch} has the label {wrong}; those of CIFAR-10 are 0 to 9")
             labels += batch_labels
             offsets += batch_offsets
             container += [number] * len(batch_labels)
@@ -82,7 +83,7 @@ def _pickled(batch: Path) -> tuple[list[int], list[int]]:
     content = batch.read_bytes()
     try:
         values = unpickle(content, encoding="bytes")
-        labels = [int(label) for label in values[b"labels"]]
+        labels = [index(label) for label in values[b"labels"]]  # 1.5 is refused, not cut off
         pixels = np.ascontiguousarray(values[b"data"].array(), np.uint8).reshape(len(labels), PIXELS).tobytes()
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         raise DataError(f"{batch} is no CIFAR-10 batch: {error}") from None
