@@ -135,9 +135,8 @@ def test_runtimes_that_are_not_here_are_named(narrow_model: Path, monkeypatch: p
         open_backend(narrow_model, runtime="onnxruntime")
 
 
-@pytest.mark.parametrize(
-    "module", ["onnxruntime", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "onnx"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["onnxruntime", "openvino", "onnx"])
 def test_packages_that_are_here_need_not_work(narrow_model: Path, textures: Path, tmp_path: Path, module: str) -> None:
     """In processes of their own, where one of them raises as it is imported: who named it is told, others go on."""
     (tmp_path / f"{module}.py").write_text("raise OSError('libbroken.so: no such file')\n")

@@ -101,6 +101,7 @@ def test_a_killed_process_is_started_again_and_nothing_is_lost(
     assert_same_run(tmp_path / "test/1", together)
 
 
+@pytest.mark.slow
 def test_a_machine_is_lost_and_comes_back(textures: Path, tmp_path: Path, together: Path) -> None:
     """The second of two that share nothing, with its agent; the first waits, and both go on from the last state."""
     first, second = make_nodes(tmp_path, textures, halves(Path("data"), Path("runs")))
