@@ -19,8 +19,8 @@ import torch
 from measure import circumstances
 from torch import Tensor, nn
 
-from inceptionv4.artefact import Precision
-from inceptionv4.export.parity import ask
+from inceptionv4.export.verify import compute_reference_outputs
+from inceptionv4.export_metadata import Precision
 from inceptionv4.inference.agreement import Reference
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--files", nargs="*", default=[], help="exports of the model")
     arguments = parser.parse_args()
     network, checkpoint = load_model(arguments.model)
-    reference = ask(network, checkpoint, arguments.data).reference
+    reference = compute_reference_outputs(network, checkpoint, arguments.data).reference
     print(circumstances(("torch",)))
     for line in rows(network, reference, [open_backend(file) for file in arguments.files]):
         print(line)

@@ -7,7 +7,7 @@ processes.
 A process of its own for each point. Start: a folder of class folders of JPEGs of 75 px, from 10,000 to 1,280,000 files,
 which are hard links to a few thousand contents, so that the file system has as many names to list as with ImageNet and
 few bytes to keep; from the start of Python to the end of the first step, of a narrow network (width 0.1, 75 px, batch
-16), with no index kept ("first"), and with that which the first start kept ("again"). Step: `Learner.step` in fp32 on
+16), with no index kept ("first"), and with that which the first start kept ("again"). Step: `TrainStep.step` in fp32 on
 two threads, n times after one that does not count: the median, and the fastest, which is drawn, since others on the
 machine only add to it; memory is the peak of the process. A batch of one image has no step, as the norms need two.
 Width is a quarter, so that all of it takes minutes, but for the classes, which are many beside a network of full
@@ -99,7 +99,7 @@ def first_step(data: str, began: float) -> dict[str, float]:
     trial = Trial(config_of(75, 0.1, 16, data))
     indexed = time.time() - began
     batch = next(TrainingLoader(trial.dataset.train, trial.config, workers=1).epoch(0))
-    trial.learner.step(batch, 0, 0.0)
+    trial.train_step.step(batch, 0, 0.0)
     return {"ready_seconds": indexed, "first_step_seconds": time.time() - began, "peak_mb": peak_mb()}
 
 
@@ -113,7 +113,7 @@ def steps(size: int, batch: int, classes: int, width: float, rounds: int) -> dic
     from inceptionv4.network.layers import InceptionV4
     from inceptionv4.runtime.device import select_device
     from inceptionv4.runtime.distributed import join_ranks
-    from inceptionv4.training.learner import Learner
+    from inceptionv4.training.train_step import TrainStep
 
     device = select_device("cpu", "fp32")
     with join_ranks(device) as ranks:
@@ -121,7 +121,7 @@ def steps(size: int, batch: int, classes: int, width: float, rounds: int) -> dic
         share = batch // ranks.count
         digits = read_dataset("digits").all()
         samples = replace(digits, classes=tuple(f"class {number}" for number in range(classes)))
-        learner = Learner(InceptionV4(classes, width=width), config_of(size, width, batch), samples, device, ranks)
+        train_step = TrainStep(InceptionV4(classes, width=width), config_of(size, width, batch), samples, device, ranks)
         pixels = np.random.default_rng(ranks.rank).integers(0, 256, (share, 3, size, size), np.uint8)
         noise = Batch(
             images=torch.from_numpy(pixels), labels=torch.arange(share) % classes, indices=torch.arange(share)
@@ -129,7 +129,7 @@ def steps(size: int, batch: int, classes: int, width: float, rounds: int) -> dic
         seconds = []
         for number in range(rounds + 1):
             start = time.perf_counter()
-            learner.step(noise, number, 0.0)
+            train_step.step(noise, number, 0.0)
             seconds.append(time.perf_counter() - start)
         peak = max(ranks.gather(peak_mb()))
         first = ranks.first

@@ -21,7 +21,7 @@ from measure import circumstances, report
 
 from inceptionv4.data import cache
 from inceptionv4.data.sources.shards import ShardSource
-from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
+from inceptionv4.data.table import TRAIN, VAL, StringArray, Table, narrow
 
 SIZES = (10**4, 10**5, 10**6, 10**7, 14 * 10**6)
 SHARD, CLASSES, IMAGE = 1400, 1000, 110_000
@@ -69,7 +69,9 @@ def simulate(folder: Path, count: int) -> str:
     rows = np.arange(count)
     container = (rows // per_shard).astype(np.int32)
     labels = np.random.default_rng(0).integers(CLASSES, size=count, dtype=np.int32)
-    names = Texts.of(f"n{label * 15013:08}/n{label * 15013:08}_{row}.JPEG" for row, label in enumerate(labels.tolist()))
+    names = StringArray.of(
+        f"n{label * 15013:08}/n{label * 15013:08}_{row}.JPEG" for row, label in enumerate(labels.tolist())
+    )
     table = Table(
         containers=tuple(paths),
         container=container,

@@ -30,7 +30,6 @@ from measure import Contender, Speeds, circumstances, interleave, report
 from photographs import write_photographs
 from torch import Tensor
 
-from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.config import PrecisionOption, RuntimeName
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
@@ -40,13 +39,14 @@ from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.export import quantize
 from inceptionv4.export.onnx import build_graph
 from inceptionv4.export.openvino import OpenVinoDraft, read_graph
+from inceptionv4.export_metadata import ExportMetadata, Precision
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.openvino import HINTS, OpenVinoBackend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.open_weights import Weights
+from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import computes_bf16, select_device
 from inceptionv4.spec import ModelSpec
 
@@ -107,12 +107,12 @@ class OpenVinoForm:
     """The network in OpenVINO, in one precision: as our backend runs it, and as a script would."""
 
     def __init__(self, network: InceptionV4, precision: Precision, photographs: Photographs, folder: Path) -> None:
-        artefact = Artefact(format="openvino", precision=precision, spec=SPEC, version="0", weights="")
-        graph = read_graph(build_graph(rewrite(network), replace(artefact, precision="fp32")))
+        metadata = ExportMetadata(format="openvino", precision=precision, spec=SPEC, version="0", weights="")
+        graph = read_graph(build_graph(build_inference_graph(network), replace(metadata, precision="fp32")))
         if precision == "int8":
             graph = quantize.quantize_openvino(graph, [photographs.inputs()[0].contiguous().numpy()], ())
         self.path = folder / f"{precision}.xml"
-        OpenVinoDraft(graph).save(artefact, self.path)
+        OpenVinoDraft(graph).save(metadata, self.path)
         self.precision = precision
         self.backend = OpenVinoBackend.open(self.path)
 
@@ -180,7 +180,7 @@ def main() -> None:
         others: list[tuple[RuntimeName, PrecisionOption]] = [("onnxruntime", "fp32")]
         if computes_bf16(torch.device("cpu")):
             others.append(("torch", "bf16"))
-        weights = Weights(rewrite(network), SPEC, device="cpu")
+        weights = Weights(build_inference_graph(network), SPEC, device="cpu")
         for runtime, option in others:
             other = weights.open(runtime, option)
             runs_on[f"{runtime} {option}"] = other.describe()

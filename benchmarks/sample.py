@@ -26,7 +26,7 @@ from photographs import write_photographs
 from torch.nn.functional import interpolate
 
 from inceptionv4.config import AugmentConfig, Config, TrainingConfig
-from inceptionv4.data.augment import random_box, recolor, sample_generator
+from inceptionv4.data.augment import color_jitter, random_box, sample_generator
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.jpeg import open_jpeg
 from inceptionv4.data.loader import TrainingLoader
@@ -88,7 +88,7 @@ def one_by_one(samples: Samples, epoch: int) -> dict[str, float]:
         for number, view in enumerate(views):
             images[number] = view
         clock.lap("collate")
-        recolor(torch.from_numpy(images), torch.from_numpy(np.stack(lights)), CONFIG.image)
+        color_jitter(torch.from_numpy(images), torch.from_numpy(np.stack(lights)), CONFIG.image)
         clock.lap("light")
     clock.seconds.pop("between")
     return {step: 1e6 * seconds / len(samples) for step, seconds in clock.seconds.items()}

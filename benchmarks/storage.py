@@ -6,8 +6,8 @@ The server is `rclone serve s3` on loopback, on one core; the loader has the oth
 it does in `loader.py`: a random crop to 299 px, a flip, changes of light, float32 batches of 16, from the same JPEGs.
 
     disk        the folder of shards
-    kept        s3://, all shards on the shelf: every epoch but the first where they fit
-    ranges      s3://, none on the shelf: every image is a request
+    kept        s3://, all shards in the cache: every epoch but the first where they fit
+    ranges      s3://, none in the cache: every image is a request
     first       s3://, an empty machine: shards are fetched and listed, then an epoch is read
 
 Ranges go through a proxy that corrects the server's status for them (rclone answers 200 instead of 206), in a process

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py --json
     python benchmarks/train_step.py --json --compiled
 
-299 px, batch 16, two threads. A step is the same for all: forward, cross entropy, backward, a fused AdamW. "learner"
+299 px, batch 16, two threads. A step is the same for all: forward, cross entropy, backward, a fused AdamW. "train_step"
 is ours as `inceptionv4 train` runs it, which besides normalises uint8 images, cuts the gradient's norm and averages
 the weights. The floor is torch's own convolution, channels last: all 149 forward, backward to the images (but for the
 first) and backward to the weights, and nothing else. Peak memory and the first step are of a process of each
@@ -39,7 +39,7 @@ from inceptionv4.runtime.device import Device, computes_bf16, select_device
 from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.spec import Preprocessing
 from inceptionv4.strict_json import to_json
-from inceptionv4.training.learner import Learner
+from inceptionv4.training.train_step import TrainStep
 
 SIZE, BATCH, CLASSES, THREADS = 299, 16, 1000, 2
 BATCH_ON_ACCELERATOR = 128
@@ -92,20 +92,20 @@ def ours(device: Device, *, plain: bool = False, checkpointed: bool = False) -> 
     return trained(network, device, torch.channels_last)
 
 
-def learner(device: Device) -> Contender:
+def train_step(device: Device) -> Contender:
     samples, count = read_dataset("digits").all(), batch_of(device)
     config = Config(
         image=Preprocessing(size=SIZE),
         training=TrainingConfig(batch_size=count, precision=device.precision, device=str(device.device)),
     )
-    it = Learner(InceptionV4(len(samples.classes)), config, samples, device)
+    it = TrainStep(InceptionV4(len(samples.classes)), config, samples, device)
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, SIZE, SIZE), np.uint8)
     batch = Batch(
         number=0,
         images=torch.from_numpy(pixels),
         labels=torch.arange(count) % len(samples.classes),
         indices=torch.arange(count),
-        light=torch.ones(count, 3),
+        color_factors=torch.ones(count, 3),
     )
 
     def step() -> int:
@@ -171,8 +171,8 @@ def contender(name: str, device: Device) -> Contender:
             return ours(device, plain=True)
         case "ours, checkpointed":
             return ours(device, checkpointed=True)
-        case "learner":
-            return learner(device)
+        case "train_step":
+            return train_step(device)
         case "timm":
             return timms(device, torch.channels_last)
         case "timm, NCHW":
@@ -218,7 +218,7 @@ def compare_speed(device: Device, rounds: int) -> dict[str, object]:
 
 def compare(device: Device, rounds: int, compiled: bool) -> dict[str, object]:
     peers = ["timm", *(["timm, NCHW"] if device.precision == "fp32" else [])]
-    names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "learner"]
+    names = ["ours", *peers, *(["timm, compiled"] if compiled else []), "convolutions", "train_step"]
     apart = [*names, "ours, checkpointed"]
     own = {name: alone(name, device) for name in apart if name != "convolutions"}
     require_different("peak_mb", {name: figures["peak_mb"] for name, figures in own.items()})
@@ -233,7 +233,7 @@ def compare(device: Device, rounds: int, compiled: bool) -> dict[str, object]:
         "first_step_seconds": own["ours"]["first_step_seconds"],
         "spread_timm_eager": speeds.spread("ours", best),
         "spread_convolution_floor": speeds.spread("ours", "convolutions"),
-        "ratio_timm_eager_learner": speeds.ratio("learner", best),
+        "ratio_timm_eager_learner": speeds.ratio("train_step", best),
         "images_per_second": {name: round(speeds.median(name), 2) for name in names},
         "peak_mb": {name: round(figures["peak_mb"]) for name, figures in own.items()},
         "first_steps_seconds": {name: round(figures["first_step_seconds"], 1) for name, figures in own.items()},

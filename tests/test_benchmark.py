@@ -16,7 +16,7 @@ from inceptionv4.benchmark import measure_loading, measure_prediction, measure_t
 from inceptionv4.config import Config, load_config
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.settings import read_options
-from inceptionv4.training.learner import Learner
+from inceptionv4.training.train_step import TrainStep
 
 Command = Callable[..., Any]
 SMALL = (
@@ -46,7 +46,7 @@ def slowed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, seconds: flo
 
 
 def test_a_training_is_timed_by_whole_steps(textures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = slowed(monkeypatch, Learner, "step", 1.0)
+    steps = slowed(monkeypatch, TrainStep, "step", 1.0)
     speed = measure_training(config(textures), rounds=2)
     assert speed.batch_size == 16
     assert len(steps) == 1 + 1 + 2  # the first, one that is not counted, two that are
@@ -78,7 +78,7 @@ def test_a_loader_is_timed_without_a_network(textures: Path, monkeypatch: pytest
     def refuse(*_: object) -> None:
         raise AssertionError("a loader needs no network")
 
-    monkeypatch.setattr(Learner, "__init__", refuse)
+    monkeypatch.setattr(TrainStep, "__init__", refuse)
     monkeypatch.setattr(benchmark, "LOADING_SECONDS", 0.2)
     start = time.perf_counter()
     speed = measure_loading(config(textures, "--data.workers", "2"), rounds=3)

@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from inceptionv4 import Classifier
 from inceptionv4.cli.predictions import MEASURED, print_table
-from inceptionv4.inference.classifier import Guess, Prediction
+from inceptionv4.inference.classifier import ClassScore, Prediction
 from inceptionv4.runtime import progress
 from inceptionv4.runtime.progress import Progress
 
@@ -148,7 +148,7 @@ def test_evaluate_averages_over_crops(command: Callable, narrow_model: Path, tex
 
 
 def prediction(number: int, name: str = "") -> Prediction:
-    return Prediction(name or f"{number}.jpg", (Guess("cat", 0.75), Guess("dog", 0.25)))
+    return Prediction(name or f"{number}.jpg", (ClassScore("cat", 0.75), ClassScore("dog", 0.25)))
 
 
 def test_the_table_begins_before_the_last_answer_and_keeps_its_columns(capsys: pytest.CaptureFixture[str]) -> None:

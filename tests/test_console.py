@@ -198,7 +198,7 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_process_whose_output_is_full_ends_with_that_line_and_nothing_else() -> None:
-    """At Python's own end nothing is left to be written, which it would complain about."""
+    """At Python's own end nothing is left to be written, which it would print_error about."""
     with Path("/dev/full").open("wb") as full:
         for arguments, code, said in (
             (("--help",), 1, FULL.encode()),
@@ -264,7 +264,7 @@ def test_a_device_is_not_replaced_by_a_file(place: str) -> None:
 
 
 def test_nothing_prints_past_the_border() -> None:
-    """Where `print` is called: what is for people goes through `say`, `note` and `complain`."""
+    """Where `print` is called: what is for people goes through `say`, `note` and `print_error`."""
     root = Path(__file__).parents[1] / "src/inceptionv4"
     calls = {path: len(re.findall(r"(?<![\w.])print\(", path.read_text())) for path in root.rglob("*.py")}
     found = {str(path.relative_to(root)): count for path, count in calls.items() if count}

@@ -18,20 +18,20 @@ import safetensors.torch
 import torch
 from layouts import write_csv, write_imagenet, write_shard_folder
 
-from inceptionv4.artefact import Artefact, Verification
 from inceptionv4.class_names import read_class_names
 from inceptionv4.config import Config, load_config
 from inceptionv4.data import cache
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.tools.pack import LEDGER, pack
 from inceptionv4.errors import CheckpointError, Error
+from inceptionv4.export_metadata import ExportMetadata, Verification
 from inceptionv4.modelzoo import convert_settings
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.exported import read_sidecar
 from inceptionv4.spec import NOTE, ModelSpec, Preprocessing
 from inceptionv4.training.plots import draw_curves
 from inceptionv4.training.run import lease
-from inceptionv4.training.run.find import bring_settings, find_run
+from inceptionv4.training.run.find import fetch_settings, find_run
 from inceptionv4.training.run.history import read_log, read_rows
 from inceptionv4.training.run.recovery import inspect_run, read_id
 from inceptionv4.training.run.resumption import _recorded_precision
@@ -107,7 +107,7 @@ def test_descriptions_of_models(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a\.om"):
         read_sidecar(tmp_path / "a.om")
     with pytest.raises(CheckpointError, match=r"a\.onnx is damaged or was exported by another version"):
-        Artefact.from_json(text, "a.onnx")
+        ExportMetadata.from_json(text, "a.onnx")
     with pytest.raises(CheckpointError, match="its note .* cannot be read"):
         read_spec(tmp_path, {NOTE: text})
     said = refusal(lambda: read_training(tmp_path, {TRAINING_NOTE: text}))
@@ -134,7 +134,7 @@ def test_settings(content: bytes, tmp_path: Path) -> None:
     said = refusal(lambda: convert_settings(file))
     assert (said is None) == (content in MAPPINGS)
     assert said is None or "a.yaml" in said
-    said = refusal(lambda: load_config(file=bring_settings(str(find_run(Config(), str(run))))))
+    said = refusal(lambda: load_config(file=fetch_settings(str(find_run(Config(), str(run))))))
     assert (said is None) == (content in (b"", b"\n", b"{}"))
     assert said is None or str(run) in said
 
@@ -217,10 +217,10 @@ def test_a_description_is_taken_only_as_it_is_typed() -> None:
     """Each value of a description is replaced by each of others: refused, or of the type that it is to have."""
     verification = Verification(3, "digits", 0.1, 1.0, 1.0, 0.2)
     spec = ModelSpec(classes=("a", "b"), preprocessing=Preprocessing(size=75))
-    sound = Artefact(
+    sound = ExportMetadata(
         format="onnx", precision="fp32", spec=spec, version="1", weights="", batch_size=2, verification=verification
     )
-    assert Artefact.from_json(sound.to_json(), "a") == sound
+    assert ExportMetadata.from_json(sound.to_json(), "a") == sound
     values = json.loads(sound.to_json())
     refused = 0
     for place in (values, values["spec"], values["spec"]["preprocessing"], values["verification"]):
@@ -229,11 +229,11 @@ def test_a_description_is_taken_only_as_it_is_typed() -> None:
             for value in VALUES:
                 place[key] = value
                 try:
-                    found = Artefact.from_json(json.dumps(values), "a")
+                    found = ExportMetadata.from_json(json.dumps(values), "a")
                 except CheckpointError:
                     refused += 1
                     continue
-                assert Artefact.from_json(found.to_json(), "a") == found
+                assert ExportMetadata.from_json(found.to_json(), "a") == found
                 assert all(isinstance(name, str) for name in found.spec.classes)
                 assert found.batch_size is None or type(found.batch_size) is int
                 assert found.verification is None or dataclasses.is_dataclass(found.verification)

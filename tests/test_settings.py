@@ -20,7 +20,7 @@ from inceptionv4.data.augment import sample_generator
 from inceptionv4.data.order import epoch_order
 from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.settings import Given, build, dump, keys, read_options, read_yaml
-from inceptionv4.training.learner import part_seed
+from inceptionv4.training.train_step import part_seed
 
 
 def whole_number(key: str) -> bool:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import CheckpointError, DataError, ImageError, UnreadableError
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.runtime.exported import read_sidecar, sidecar
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import FORMAT, load_checkpoint
@@ -47,11 +47,11 @@ def test_json_that_is_nested_without_end_is_an_error(tmp_path: Path, monkeypatch
     ],
 )
 def test_a_description_says_nothing_that_no_export_does(key: str, value: object) -> None:
-    artefact = Artefact(format="om", precision="fp16", spec=SPEC, version="0", weights="", batch_size=1)
-    text = artefact.to_json()
-    assert Artefact.from_json(text, "m.om.json") == artefact
+    metadata = ExportMetadata(format="om", precision="fp16", spec=SPEC, version="0", weights="", batch_size=1)
+    text = metadata.to_json()
+    assert ExportMetadata.from_json(text, "m.om.json") == metadata
     with pytest.raises(CheckpointError, match=r"m\.om\.json is damaged or was exported by another version"):
-        Artefact.from_json(json.dumps({**json.loads(text), key: value}), "m.om.json")
+        ExportMetadata.from_json(json.dumps({**json.loads(text), key: value}), "m.om.json")
 
 
 @pytest.mark.parametrize(

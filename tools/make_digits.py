@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 OUT = Path(__file__).parents[1] / "src/inceptionv4/data/digits.zip"
 README = """Handwritten digits, 1797 grey images of 8 x 8 pixels.
 
-Origin: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
+NamingScheme: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
 1998, https://doi.org/10.24432/C50P49 (its test part, as distributed with scikit-learn).
 Licence: Creative Commons Attribution 4.0 International (CC BY 4.0).
 Changes: the 17 grey levels are stretched to 0..255; a fifth of each class is held out in val.

@@ -92,11 +92,11 @@ def measure_training(config: Config, rounds: int = 5) -> TrainingSpeed:
     trial = Trial(config)
     batch = trial.random_batch(trial.part_size)
     start = time.perf_counter()
-    trial.learner.step(batch, 0, 0.0)
+    trial.train_step.step(batch, 0, 0.0)
     first = time.perf_counter() - start
 
     def step() -> int:
-        trial.learner.step(batch, 1, 0.0)
+        trial.train_step.step(batch, 1, 0.0)
         return len(batch)
 
     speeds = _rounds({"step": step}, rounds)

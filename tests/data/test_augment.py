@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms import RandomResizedCrop
 
 from inceptionv4.config import AugmentConfig
-from inceptionv4.data.augment import random_box, recolor, sample_generator, training_view
+from inceptionv4.data.augment import color_jitter, random_box, sample_generator, training_view
 from inceptionv4.data.jpeg import open_jpeg
 from inceptionv4.data.transforms import normalize
 from inceptionv4.spec import Preprocessing
@@ -349,7 +349,7 @@ def test_light_is_changed_as_pillow_changes_it(name: str, light: tuple[float, ..
     image = Image.fromarray(pixels)
     for enhancer, factor in zip(ENHANCERS, light, strict=True):
         image = enhancer(image).enhance(factor)
-    ours = recolor(torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.tensor([light]), Preprocessing())
+    ours = color_jitter(torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.tensor([light]), Preprocessing())
     levels = (ours[0].permute(1, 2, 0).numpy() + 1) * 127.5
     # Pillow cuts to whole grey levels after each of the three, and rounds the mean grey to one.
     assert np.abs(levels - np.asarray(image)).max() < 3.5
@@ -368,26 +368,28 @@ def test_light_is_changed_the_same_in_any_order(order: tuple[int, ...]) -> None:
         toward = (0.0, grey.mean(), grey[:, :, None])[change]
         values = light[change] * values + (1 - light[change]) * toward
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    ours = recolor(torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.tensor([light]), preprocessing)
+    ours = color_jitter(torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.tensor([light]), preprocessing)
     expected = (values / 255 - preprocessing.mean) / preprocessing.std
     assert np.allclose(ours[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
 def test_light_is_cut_off_at_black_and_white() -> None:
     images = torch.tensor([0, 100, 255], dtype=torch.uint8).view(1, 1, 1, 3).expand(1, 3, 1, 3)
-    brighter = recolor(images, torch.tensor([[2.0, 1.0, 1.0]]), Preprocessing())
+    brighter = color_jitter(images, torch.tensor([[2.0, 1.0, 1.0]]), Preprocessing())
     assert brighter[0, 0, 0].tolist() == pytest.approx([-1, 200 / 127.5 - 1, 1])
-    harder = recolor(images, torch.tensor([[1.0, 9.0, 1.0]]), Preprocessing())
+    harder = color_jitter(images, torch.tensor([[1.0, 9.0, 1.0]]), Preprocessing())
     assert harder[0, 0, 0].tolist() == [-1, -1, 1]
 
 
 def test_each_image_of_a_batch_has_its_own_light() -> None:
     images = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     light = torch.tensor([[1.0, 1.0, 1.0], [0.5, 1.2, 0.7], [1.4, 0.7, 1.3]])
-    together = recolor(images, light, Preprocessing())
+    together = color_jitter(images, light, Preprocessing())
     for number in range(3):
-        assert torch.equal(together[number], recolor(images[number][None], light[number][None], Preprocessing())[0])
+        assert torch.equal(
+            together[number], color_jitter(images[number][None], light[number][None], Preprocessing())[0]
+        )
     for count in (2, 3):  # as an accelerator has it
-        at_once = recolor(images, light, Preprocessing(), together=count)
+        at_once = color_jitter(images, light, Preprocessing(), together=count)
         torch.testing.assert_close(at_once, together, atol=1e-6, rtol=1e-6)
     assert torch.allclose(together[0], normalize(images[:1], Preprocessing())[0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Data in object storage are those on the disk: the same images in the same order, whatever lies on the shelf."""
+"""Data in object storage are those on the disk: the same images in the same order, whatever lies in the cache."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_steps_are_those_of_the_disk(
         assert isinstance(files, RemoteFiles)
         assert 0 < files.stays < 6 if kept == "some" else files.stays == 0
         for object in files.objects[files.stays :]:
-            files.shelf.place(object).unlink()
-    assert remote.samples.source.readers == (0 if kept == "all" else READERS)
+            files.cache.place(object).unlink()
+    assert remote.samples.source.io_threads == (0 if kept == "all" else READERS)
     local = loader(str(root / "bucket/shards"))
     assert remote.samples.fingerprint == local.samples.fingerprint
     asked = len(proxy.requests)
@@ -181,13 +181,13 @@ def test_shards_that_are_missing_come_while_their_images_are_read(
 ) -> None:
     samples = read_dataset("s3://bucket/shards").train
     files = samples.source._files  # type: ignore[attr-defined]
-    for path in files.shelf.staying:
+    for path in files.cache.pinned:
         path.unlink()
     samples = read_dataset("s3://bucket/shards").train
     files = samples.source._files  # type: ignore[attr-defined]
-    assert samples.source.readers == READERS
+    assert samples.source.io_threads == READERS
     with monkeypatch.context() as patched:
-        patched.setattr(files.shelf, "fetch", cut)
+        patched.setattr(files.cache, "fetch", cut)
         patched.setattr(remote, "PAUSE", 1e9)
         samples.read(0)
         while files._filler is not None:
@@ -197,19 +197,19 @@ def test_shards_that_are_missing_come_while_their_images_are_read(
     files._next_try = 0.0
     samples.read(2)
     files._filler.join(30)
-    assert all(path.exists() for path in files.shelf.staying)
+    assert all(path.exists() for path in files.cache.pinned)
     before = len(proxy.requests)
     for index in range(len(samples)):
         samples.read(index)
     assert len(proxy.requests) == before
-    assert samples.source.readers == 0
+    assert samples.source.io_threads == 0
 
 
 @pytest.fixture
 def ranged(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> s3.Proxy:
-    """The index is here, and nothing fits on the shelf."""
+    """The index is here, and nothing fits in the cache."""
     samples = read_dataset("s3://bucket/shards").train
-    for path in samples.source._files.shelf.staying:  # type: ignore[attr-defined]
+    for path in samples.source._files.cache.pinned:  # type: ignore[attr-defined]
         path.unlink()
     monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "0")
     return proxy

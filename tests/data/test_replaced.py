@@ -57,8 +57,8 @@ def proxy(server: s3.Server, shards: Path, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def ranged(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> s3.Proxy:
-    """The index is here, and nothing fits on the shelf."""
-    for path in read_dataset(URI).source._files.shelf.staying:  # type: ignore[attr-defined]
+    """The index is here, and nothing fits in the cache."""
+    for path in read_dataset(URI).source._files.cache.pinned:  # type: ignore[attr-defined]
         path.unlink()
     monkeypatch.setenv("INCEPTIONV4_CACHE_GB", "0")
     return proxy
@@ -127,7 +127,7 @@ def test_what_lies_on_the_shelf_stays_what_it_was(proxy: s3.Proxy, shards: Path)
 
 def test_a_shard_that_is_to_come_to_the_shelf(proxy: s3.Proxy, shards: Path) -> None:
     """It is asked for once, and not every minute."""
-    for path in read_dataset(URI).source._files.shelf.staying:  # type: ignore[attr-defined]
+    for path in read_dataset(URI).source._files.cache.pinned:  # type: ignore[attr-defined]
         path.unlink()
     source = open_source(URI)
     shuffle(shards)
@@ -137,7 +137,7 @@ def test_a_shard_that_is_to_come_to_the_shelf(proxy: s3.Proxy, shards: Path) -> 
     while files._filler is not None:
         files._filler.join(0.01)
     assert files._next_try == float("inf")
-    assert not any(path.exists() for path in files.shelf.staying)
+    assert not any(path.exists() for path in files.cache.pinned)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "doctor", "pack", "train"])

@@ -30,7 +30,7 @@ from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.samples import Samples
 from inceptionv4.data.sources.imagenet import ImageNetSource
 from inceptionv4.data.sources.source import plain_path
-from inceptionv4.data.table import Texts
+from inceptionv4.data.table import StringArray
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
 from inceptionv4.inference.images import find_images
@@ -514,5 +514,5 @@ def test_a_parquet_row_without_an_image(tmp_path: Path) -> None:
 
 def test_texts_are_strings_whatever_their_bytes() -> None:
     strings = ["", "a", "ü", "caf\udce9.jpg", "", "日本"]
-    texts = Texts.join([Texts.of(strings[:2]), Texts.of([]), Texts.of(strings[2:])])
+    texts = StringArray.join([StringArray.of(strings[:2]), StringArray.of([]), StringArray.of(strings[2:])])
     assert [texts[index] for index in range(len(texts))] == strings

@@ -109,11 +109,11 @@ def test_fine_tuning_from_timms_weights_keeps_the_classifier_of_imagenet(
     """And replaces it where the classes are others: all else is timm's."""
     from inceptionv4.config import ModelConfig
     from inceptionv4.spec import ModelSpec
-    from inceptionv4.training.start import make_network
+    from inceptionv4.training.build_model import build_model
 
     network, path = weights
     for classes, kept in ((tuple(names_of_wnids()), True), (("a", "b"), False)):
-        ours, _, words = make_network(ModelConfig(weights=str(path)), ModelSpec(classes=classes))
+        ours, _, words = build_model(ModelConfig(weights=str(path)), ModelSpec(classes=classes))
         assert torch.equal(ours.features.stem[0].conv.weight, network.features[0].conv.weight)
         assert words == [f"starts from timm: model.safetensors, with {'its' if kept else 'a new'} classifier"]
         same = ours.classifier.weight.shape == network.last_linear.weight.shape

@@ -22,12 +22,12 @@ import onnx
 import pytest
 import torch
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.export.ascend import Ascend
 from inceptionv4.export.atc import Recipe, write_aipp
 from inceptionv4.export.export import export_model
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.ascend import AscendBackend
 from inceptionv4.inference.runtimes import RUNTIMES, open_backend
 from inceptionv4.runtime.exported import read_sidecar, write_sidecar
@@ -161,7 +161,7 @@ def test_a_profile_of_onnx_that_atc_reads_with_its_command(
 
     subprocess.run(["sh", folder / "narrow.atc.sh"], check=True, capture_output=True, cwd="/")
     assert read_sidecar(folder / "narrow.om") == replace(
-        open_backend(path).artefact,
+        open_backend(path).metadata,
         format="om", precision="fp16", input="uint8", soc_version="Ascend310P3", verification=None,
         content=hashlib.sha256((folder / "narrow.om").read_bytes()).hexdigest(),
     )  # fmt: skip
@@ -187,7 +187,7 @@ def test_without_atc_all_but_the_last_step_is_done(
     assert "`sh narrow.atc.sh`" in result.err
     assert files(folder) == ["narrow.aipp.cfg", "narrow.ascend.onnx", "narrow.atc.sh"]
     assert "--model=narrow.ascend.onnx --output=narrow " in (folder / "narrow.atc.sh").read_text()
-    verification = open_backend(folder / "narrow.ascend.onnx").artefact.verification
+    verification = open_backend(folder / "narrow.ascend.onnx").metadata.verification
     assert verification is not None
     assert verification.top1_agreement == 1
 
@@ -199,10 +199,10 @@ def test_atc_compiles_what_onnx_runtime_verified(
     result = command("export", narrow_model, "--format", "om", "--batch-size", 3, "--output", path)
     assert (result.code, "narrow.om: om, fp16" in result.out, "unverified" in result.out) == (0, True, True), result.err
     assert files(folder) == ["narrow.om", "narrow.om.json"]
-    artefact = read_sidecar(path)
-    assert (artefact.format, artefact.precision, artefact.input) == ("om", "fp16", "uint8")
-    assert (artefact.batch_size, artefact.soc_version, artefact.spec) == (3, "Ascend310P3", narrow_spec)
-    assert artefact.verification is None
+    metadata = read_sidecar(path)
+    assert (metadata.format, metadata.precision, metadata.input) == ("om", "fp16", "uint8")
+    assert (metadata.batch_size, metadata.soc_version, metadata.spec) == (3, "Ascend310P3", narrow_spec)
+    assert metadata.verification is None
 
 
 def test_atc_that_fails_is_quoted_and_leaves_nothing(
@@ -282,8 +282,8 @@ def test_where_nothing_runs_it_the_om_of_this_chip_is_kept_unverified(
     name_chip("Ascend310B1")
     result = command("export", narrow_model, "--format", "om", "--output", folder / "narrow.om")
     assert (result.code, "unverified" in result.out) == (0, True), result.err
-    artefact = read_sidecar(folder / "narrow.om")
-    assert (artefact.soc_version, artefact.verification) == ("Ascend310B1", None)
+    metadata = read_sidecar(folder / "narrow.om")
+    assert (metadata.soc_version, metadata.verification) == ("Ascend310B1", None)
 
 
 def test_an_om_that_answers_otherwise_is_not_kept(
@@ -451,9 +451,9 @@ def test_ais_bench_answers_as_the_network_does(
     del backend
     gc.collect()
     assert ais_bench.freed == [str(om)]
-    artefact = read_sidecar(om)
+    metadata = read_sidecar(om)
     om.write_bytes(b"damaged")
-    write_sidecar(om, artefact)  # the checksum is right, so that the runtime sees the file
+    write_sidecar(om, metadata)  # the checksum is right, so that the runtime sees the file
     monkeypatch.syspath_prepend(CANN / "ais")
     monkeypatch.syspath_prepend(CANN)
     with pytest.raises(CheckpointError, match="was not loaded"):
@@ -530,21 +530,21 @@ def test_what_makes_no_sense_is_refused(
 
 def test_two_formats_of_one_name_keep_their_descriptions_apart(om: Path) -> None:
     other = om.with_suffix(".mindir")
-    artefact: Artefact = replace(read_sidecar(om), format="mindir", precision="fp32", input="float32")
+    metadata: ExportMetadata = replace(read_sidecar(om), format="mindir", precision="fp32", input="float32")
     other.write_bytes(b"a graph")
-    write_sidecar(other, artefact)
+    write_sidecar(other, metadata)
     assert read_sidecar(other).input == "float32"
     assert read_sidecar(om).input == "uint8"
 
 
 def test_the_script_takes_any_names(narrow_spec: ModelSpec, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(narrow_spec, classes=("END", "$(touch harm)", "it's", "`x`\\n", "Ü\nEND\n"))
-    artefact = Artefact(
+    metadata = ExportMetadata(
         format="om", precision="fp16", spec=spec, version="1", weights="0", input="uint8", batch_size=1,
         soc_version="Ascend310P3",
     )  # fmt: skip
     name = "it's $HOME.om"
-    recipe = Recipe("it's $HOME.onnx", name, artefact)
+    recipe = Recipe("it's $HOME.onnx", name, metadata)
     recipe.write(folder)
     compiler = folder.parent / "atc"
     compiler.write_text('#!/bin/sh\nprintf \'%s\\n\' "$@" > arguments\necho om > "it\'s \\$HOME.om"\n')
@@ -554,7 +554,7 @@ def test_the_script_takes_any_names(narrow_spec: ModelSpec, folder: Path, monkey
     made = ["om", "om.json"]
     assert files(folder) == ["arguments", *(f"it's $HOME.{ending}" for ending in ("aipp.cfg", "atc.sh", *made))]
     assert (folder / "arguments").read_text().splitlines() == recipe.command()[1:]
-    assert read_sidecar(folder / name) == replace(artefact, content=hashlib.sha256(b"om\n").hexdigest())
+    assert read_sidecar(folder / name) == replace(metadata, content=hashlib.sha256(b"om\n").hexdigest())
 
 
 def test_air_is_written_by_mindspore_and_marked_unverified(

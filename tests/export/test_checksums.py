@@ -13,9 +13,9 @@ import onnx
 import pytest
 import torch
 
-from inceptionv4.artefact import NOTE
 from inceptionv4.errors import CheckpointError
 from inceptionv4.export.export import export_model
+from inceptionv4.export_metadata import NOTE
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.exported import hash_content, read_sidecar, sidecar, write_sidecar
 from inceptionv4.weights.load import read_model

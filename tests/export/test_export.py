@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import nn
 
-from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import normalize
@@ -23,6 +22,7 @@ from inceptionv4.errors import CheckpointError, Error
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model, hash_weights
 from inceptionv4.export.int8 import Int8
+from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.inference.backends.openvino import core
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.runtimes import open_backend
@@ -84,7 +84,7 @@ def test_a_file_answers_as_the_model(
     model: Path, textures: Path, tmp_path: Path, expected: Any, form: Any, options: dict[str, Any]
 ) -> None:
     path = tmp_path / f"m.{ENDINGS[form]}"
-    artefact = export_model(str(model), form, path, images=str(textures), **options)
+    metadata = export_model(str(model), form, path, images=str(textures), **options)
     files = {path.name, "m.bin"} if form == "openvino" else {path.name}
     assert {file.name for file in tmp_path.iterdir()} == files
     backend = open_backend(path)
@@ -96,11 +96,11 @@ def test_a_file_answers_as_the_model(
         with pytest.raises(ValueError, match="takes uint8 pixels"):
             backend.infer(normalize(images[:7], PIXELS))
     assert backend.spec == ModelSpec(classes=("brick", "grass", "gravel"), width=0.1, preprocessing=PIXELS)
-    verification = artefact.verification
+    verification = metadata.verification
     assert verification is not None
     assert (verification.images, verification.top1_agreement, verification.top5_overlap) == (40, 1.0, 1.0)
     assert verification.largest_difference < 1e-4
-    assert artefact.weights == hash_weights(load_model(model)[0])
+    assert metadata.weights == hash_weights(load_model(model)[0])
 
 
 def shapes(path: Path) -> list[list[int | str]]:
@@ -132,11 +132,11 @@ def test_the_number_of_images_is_that_of_the_file(
 ) -> None:
     path = tmp_path / f"m.{ENDINGS[form]}"
     int8 = Int8(str(textures), samples=8, max_drop=100) if precision == "int8" else None
-    artefact = export_model(
+    metadata = export_model(
         str(model), form, path, pixels=pixels, batch_size=batch_size, int8=int8, images=str(textures)
     )
     batch = batch_size or "batch"
-    assert artefact.batch_size == batch_size
+    assert metadata.batch_size == batch_size
     assert shapes(path) == [[batch, 75, 75, 3] if pixels else [batch, 3, 75, 75], [batch, 3]]
 
 
@@ -163,7 +163,7 @@ def test_openvino_vouches_for_what_was_computed_in_the_precision_of_the_file(
     result = command("export", model, *arguments)
     assert result.code == 0, result.err
     backend = open_backend(path)
-    note = json.loads(backend.artefact.to_json())  # type: ignore[attr-defined]
+    note = json.loads(backend.metadata.to_json())  # type: ignore[attr-defined]
     images = normalize(expected[0][:4], PIXELS).numpy()
     found = computed_in(path, hint, images)
     assert f"CPU, {found}, " in backend.describe()
@@ -184,9 +184,9 @@ def test_the_processor_decides_whether_a_short_precision_is_verified(
     monkeypatch.setitem(HINTS, precision, "f32")
     monkeypatch.setattr(OpenVinoBackend, "precision", property(lambda _: precision if here else "fp32"))
     path = tmp_path / "m.xml"
-    artefact = export_model(str(model), "openvino", path, precision=precision, images=str(textures))
+    metadata = export_model(str(model), "openvino", path, precision=precision, images=str(textures))
     note = json.loads(core().read_model(path).get_rt_info([NOTE]).astype(str))
-    assert Artefact.from_json(json.dumps(note), "m.xml") == artefact
+    assert ExportMetadata.from_json(json.dumps(note), "m.xml") == metadata
     if here:
         assert (note["status"], "reason" in note) == ("verified", False)
     else:
@@ -221,7 +221,7 @@ def test_int8_keeps_its_accuracy_or_layers_in_float(
     backend = open_backend(path)
     measured = evaluate(path, textures).metrics.top1
     assert measured >= evaluate(model, textures).metrics.top1 - 0.05
-    calibration = backend.artefact.calibration  # type: ignore[attr-defined]
+    calibration = backend.metadata.calibration  # type: ignore[attr-defined]
     assert calibration.top1_int8 == pytest.approx(measured)
     assert len(calibration.files) == 20
     assert all((textures / file).is_file() for file in calibration.files)
@@ -246,12 +246,12 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
     answers = iter([wrong(0), wrong(5), wrong(4)])
     monkeypatch.setattr(int8, "_answer", lambda *_: next(answers))
     path = tmp_path / "m.onnx"
-    artefact = export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
-    assert artefact.calibration is not None
+    metadata = export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
+    assert metadata.calibration is not None
     # Four of a few dozen images are 10 points or so, and no significant drop.
-    assert len(artefact.calibration.lost) == 4
-    assert artefact.calibration.gained == ()
-    layers = artefact.calibration.float_layers
+    assert len(metadata.calibration.lost) == 4
+    assert metadata.calibration.gained == ()
+    layers = metadata.calibration.float_layers
     assert len(set(layers)) == 16
     convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 149
@@ -272,14 +272,14 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     """The negative control: an export that forgets the norms' shifts."""
     from inceptionv4.export import export
 
-    real = export.rewrite
+    real = export.build_inference_graph
 
     def wrong(network: InceptionV4) -> InceptionV4:
         rewritten = real(network)
         next(module for module in rewritten.modules() if isinstance(module, nn.Conv2d)).bias.data.zero_()  # type: ignore[union-attr]
         return rewritten
 
-    monkeypatch.setattr(export, "rewrite", wrong)
+    monkeypatch.setattr(export, "build_inference_graph", wrong)
     path = tmp_path / "m.onnx"
     path.write_bytes(b"what was there before")
     result = command("export", model, "--format", "onnx", "--output", path, "--validate", textures)
@@ -295,7 +295,7 @@ def test_onnx_says_what_it_is_and_is_read_as_weights_too(model: Path, textures: 
     graph = onnx.load(path)
     assert (graph.opset_import[0].version, graph.ir_version) == (20, 10)
     notes = {entry.key: entry.value for entry in graph.metadata_props}
-    described = Artefact.from_json(notes[NOTE], "m.onnx")
+    described = ExportMetadata.from_json(notes[NOTE], "m.onnx")
     assert described.spec.classes == ("brick", "grass", "gravel")
     assert {node.op_type for node in graph.graph.node} == {
         *("Conv", "Relu", "MaxPool", "AveragePool", "Concat", "GlobalAveragePool", "Flatten", "Gemm")

@@ -45,10 +45,10 @@ def test_the_graph_answers_as_the_model_does(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["narrow.mindir", "narrow.mindir.json"]
     images = np.random.default_rng(5).standard_normal((2, 3, 75, 75), np.float32)
     np.testing.assert_allclose(answer(path, images), expect(narrow_model, images), rtol=0, atol=1e-4)
-    artefact = read_sidecar(path)
-    assert artefact.spec == narrow_spec
-    assert (artefact.batch_size, artefact.format) == (2, "mindir")
-    assert artefact.verification is not None
+    metadata = read_sidecar(path)
+    assert metadata.spec == narrow_spec
+    assert (metadata.batch_size, metadata.format) == (2, "mindir")
+    assert metadata.verification is not None
     with pytest.raises(CheckpointError, match="is a MINDIR, a graph to be run"):
         read_model(path)
     path.with_name("narrow.mindir.json").unlink()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.mindspore import MindSporeBackend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.exported import write_sidecar
@@ -66,8 +66,8 @@ def write(text: str, path: Path) -> Path:
 
     path.write_bytes(text_format.Parse(text, ModelProto()).SerializeToString())
     spec = ModelSpec(classes=("a", "b", "c"))
-    artefact = Artefact(format="mindir", precision="fp32", spec=spec, version="0", weights="", batch_size=2)
-    write_sidecar(path, artefact)
+    metadata = ExportMetadata(format="mindir", precision="fp32", spec=spec, version="0", weights="", batch_size=2)
+    write_sidecar(path, metadata)
     return path
 
 

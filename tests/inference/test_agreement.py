@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from inceptionv4.artefact import Precision
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.photographs import load_photographs
 from inceptionv4.data.transforms import normalize
+from inceptionv4.export_metadata import Precision
 from inceptionv4.inference import agreement
 from inceptionv4.inference.agreement import FACTORS, MOST_FLIPS, Reference, round_activations, round_weights
 from inceptionv4.network.layers import InceptionV4

@@ -10,14 +10,14 @@ from pyarrow import parquet
 
 from inceptionv4.errors import RunError, UsageError
 from inceptionv4.inference import embeddings
-from inceptionv4.inference.classifier import Guess, Prediction
+from inceptionv4.inference.classifier import ClassScore, Prediction
 from inceptionv4.inference.embeddings import open_embeddings
 
 
 def predictions(count: int, features: int = 7) -> list[Prediction]:
     rows = np.random.default_rng(0).normal(size=(count, features)).astype(np.float32)
     return [
-        Prediction(f"{number}.jpg", (Guess(str(number % 3), number / count),), embedding=row)
+        Prediction(f"{number}.jpg", (ClassScore(str(number % 3), number / count),), embedding=row)
         for number, row in enumerate(rows)
     ]
 
@@ -50,7 +50,7 @@ def test_parquet_is_a_table(tmp_path: Path, count: int, monkeypatch: pytest.Monk
 
 
 def test_a_name_that_is_no_utf8_is_a_row(tmp_path: Path) -> None:
-    row = Prediction("caf\udce9.jpg", (Guess("a", 1.0),), embedding=np.zeros(7, np.float32))
+    row = Prediction("caf\udce9.jpg", (ClassScore("a", 1.0),), embedding=np.zeros(7, np.float32))
     with open_embeddings(tmp_path / "a.parquet", 7) as writer:
         writer.add(row)
     assert parquet.read_table(tmp_path / "a.parquet")["file"].to_pylist() == ["caf\N{REPLACEMENT CHARACTER}.jpg"]

@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import AnswerError
 from inceptionv4.evaluation.evaluate import evaluate
-from inceptionv4.export.draft import Draft
-from inceptionv4.export.parity import ask
+from inceptionv4.export.verify import Exporter, compute_reference_outputs
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -102,7 +101,7 @@ def test_every_kind_of_bad_number_is_refused_in_python_too(spoiled: Path, textur
         evaluate(spoiled, textures)
     network, checkpoint = load_model(spoiled)
     with pytest.raises(AnswerError, match=r"val/brick/000\.jpg: the answer of a test"):
-        ask(network, replace(checkpoint, training={"data": {"location": str(textures)}}))
+        compute_reference_outputs(network, replace(checkpoint, training={"data": {"location": str(textures)}}))
 
 
 def test_a_benchmark_refuses_it(command: Command, spoiled: Path, textures: Path) -> None:
@@ -122,12 +121,12 @@ def test_an_exported_file_is_refused_alike(
         network.classifier.bias[0] = math.nan
     save_checkpoint(replace(checkpoint, weights=network.state_dict()), tmp_path / "spoiled.safetensors")
 
-    def save(self: Draft, artefact: Artefact, made: Path, _: object) -> Artefact:
-        self.save(artefact, made)
-        return artefact
+    def save(self: Exporter, metadata: ExportMetadata, made: Path, _: object) -> ExportMetadata:
+        self.save(metadata, made)
+        return metadata
 
     with monkeypatch.context() as patched:
-        patched.setattr(Draft, "save_verified", save)
+        patched.setattr(Exporter, "write_and_verify", save)
         patched.setattr(TorchBackend, "require_finite", lambda *_: None)
         assert command("export", tmp_path / "spoiled.safetensors", "--format", form, "--output", path).code == 0
     image = textures / "val/brick/000.jpg"

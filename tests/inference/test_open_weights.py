@@ -15,18 +15,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import RunError, UsageError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference import open_weights, trial
 from inceptionv4.inference.backends.backend import Backend, GraphBackend
 from inceptionv4.inference.backends.onnx import OnnxBackend
 from inceptionv4.inference.backends.openvino import OpenVinoBackend, computes, precisions
 from inceptionv4.inference.classifier import Classifier
+from inceptionv4.inference.distributed import require_same_runtime
 from inceptionv4.inference.images import NamedImage
 from inceptionv4.inference.runtimes import open_backend
-from inceptionv4.inference.together import require_same_runtime
 from inceptionv4.runtime import device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.weights.load import load_model
@@ -238,7 +238,7 @@ def test_a_runtime_that_answers_differently_or_fails_is_not_taken(
         runtime = "onnxruntime"
 
         def __init__(self, right: GraphBackend) -> None:
-            super().__init__(right.artefact)
+            super().__init__(right.metadata)
             self._right = right
 
         def run(self, images: np.ndarray) -> np.ndarray:
@@ -249,7 +249,7 @@ def test_a_runtime_that_answers_differently_or_fails_is_not_taken(
         def describe(self) -> str:
             return "wrong"
 
-    def fail(graph: bytes, artefact: Artefact) -> GraphBackend:
+    def fail(graph: bytes, metadata: ExportMetadata) -> GraphBackend:
         raise RuntimeError("no such instruction")
 
     of_graph = OnnxBackend.of_graph

@@ -15,8 +15,8 @@ from inceptionv4.data.loader import TrainingLoader
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.settings import Given
-from inceptionv4.training.learner import Learner
 from inceptionv4.training.schedule import learning_rate
+from inceptionv4.training.train_step import TrainStep
 
 FILE = Path(__file__).with_name("golden.txt")
 STEPS = 20
@@ -45,12 +45,12 @@ def run() -> list[tuple[float, float, float]]:
     samples = read_dataset("digits").train
     torch.manual_seed(settings.seed)
     network = InceptionV4(len(samples.classes), width=settings.model.width, dropout=settings.model.dropout)
-    learner = Learner(network, settings, samples, select_device("cpu", "fp32"))
+    train_step = TrainStep(network, settings, samples, select_device("cpu", "fp32"))
     loader = TrainingLoader(samples, settings, workers=0)
     figures = []
     for number, batch in zip(range(STEPS), loader.epoch(0), strict=False):
         lr = learning_rate(number, settings, len(loader))
-        step = learner.step(batch, number, lr)
+        step = train_step.step(batch, number, lr)
         assert step is not None
         figures.append((step.loss, step.gradient_norm, lr))
     return figures

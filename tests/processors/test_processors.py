@@ -35,8 +35,8 @@ from inceptionv4.config import (
 )
 from inceptionv4.errors import StoppedError
 from inceptionv4.inference.open_weights import Weights
+from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.loop import train
@@ -105,7 +105,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 def test_answers_are_float64s_within_the_rounding_of_each_precision(
     device: str, network: InceptionV4, spec: ModelSpec, precision: Any
 ) -> None:
-    backend = Weights(rewrite(copy.deepcopy(network)), spec, device=device).open("torch", precision)
+    backend = Weights(build_inference_graph(copy.deepcopy(network)), spec, device=device).open("torch", precision)
     expected = float64_logits(network, 21)
     found = difference(backend.infer(pixels(21)), expected)
     assert found < ANSWERS[precision]
@@ -115,7 +115,7 @@ def test_answers_are_float64s_within_the_rounding_of_each_precision(
 
 
 def test_an_image_is_told_the_same_in_any_batch(device: str, network: InceptionV4, spec: ModelSpec) -> None:
-    backend = Weights(rewrite(copy.deepcopy(network)), spec, device=device).open()
+    backend = Weights(build_inference_graph(copy.deepcopy(network)), spec, device=device).open()
     images = pixels(40)
     together = backend.infer(images)
     for size in (1, 7, 16):
@@ -129,7 +129,7 @@ def test_onnx_runtime_answers_alike_on_its_own_provider(device: str, network: In
 
     if torch.device(device).type not in devices():
         pytest.skip(f"this onnxruntime was built for {' and '.join(devices())} alone")
-    backend = Weights(rewrite(copy.deepcopy(network)), spec, device=device).open("onnxruntime")
+    backend = Weights(build_inference_graph(copy.deepcopy(network)), spec, device=device).open("onnxruntime")
     assert ("CPU" in backend.describe()) is (device == "cpu")
     assert difference(backend.infer(pixels(21)), float64_logits(network, 21)) < ANSWERS["fp32"]
 

@@ -237,7 +237,7 @@ def test_while_the_model_is_busy_others_gather(backend: MeanBackend) -> None:
         backend.batches.clear()
         backend.free.clear()
         answers = [pool.submit(ask, value) for value in range(17)]
-        while running.app.answerer.batcher.admitted < 17:
+        while running.app.service.batcher.admitted < 17:
             pass
         backend.free.set()
         for value, answer in enumerate(answers):

@@ -81,7 +81,7 @@ def test_what_is_under_way_is_the_last_answer(backend: MeanBackend, monkeypatch:
     with serving(backend) as running, ThreadPoolExecutor(1) as pool:
         backend.free.clear()
         answer = pool.submit(running.ask, "POST", "/predict", png())
-        wait_for(lambda: running.app.answerer.batcher.admitted == 1)
+        wait_for(lambda: running.app.service.batcher.admitted == 1)
         drain(running)
         time.sleep(0.5)
         backend.free.set()

@@ -135,7 +135,7 @@ def test_a_connection_too_many_takes_the_place_of_one_that_waits(
 ) -> None:
     monkeypatch.setattr(server, "allow_connections", lambda: 3)
     with serving(backend) as running, ThreadPoolExecutor(3) as pool:
-        admitted = running.app.answerer.batcher
+        admitted = running.app.service.batcher
         backend.free.clear()
         with raw(running.port, b"GET /v2 HTT") as first, raw(running.port) as second:
             answers = [pool.submit(running.ask, "POST", "/predict", png())]
@@ -209,7 +209,7 @@ def test_a_full_queue_sends_away_and_is_empty_again(backend: MeanBackend) -> Non
     with serving(backend, queue=5) as running, ThreadPoolExecutor(5) as pool:
         backend.free.clear()
         waiting = [pool.submit(running.ask, "POST", "/predict", png()) for _ in range(5)]
-        wait_for(lambda: running.app.answerer.batcher.admitted == 5)
+        wait_for(lambda: running.app.service.batcher.admitted == 5)
         assert running.figure("inceptionv4_queue_images") == 5
         start = time.monotonic()
         reply = running.ask("POST", "/predict", png())
@@ -242,10 +242,10 @@ def test_who_hangs_up_is_not_answered(backend: MeanBackend) -> None:
         backend.free.clear()
         head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png())
         gone = [raw(running.port, head + png()) for _ in range(9)]
-        wait_for(lambda: running.app.answerer.batcher.admitted == 9)
+        wait_for(lambda: running.app.service.batcher.admitted == 9)
         for client in gone:
             client.close()
-        wait_for(lambda: running.app.answerer.batcher.admitted == 0)
+        wait_for(lambda: running.app.service.batcher.admitted == 0)
         backend.free.set()
         assert running.ask("POST", "/predict", png()).status == 200
         assert sum(backend.batches) <= 4 + 1

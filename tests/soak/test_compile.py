@@ -11,7 +11,7 @@ from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import ModelSpec, Preprocessing
-from inceptionv4.training.learner import compile_network
+from inceptionv4.training.train_step import compile_network
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, while it traces

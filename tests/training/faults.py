@@ -30,10 +30,10 @@ from inceptionv4.errors import RunError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.learner import Learner
 from inceptionv4.training.run.history import bring_back
 from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.training.run.state import Position, save_state
+from inceptionv4.training.train_step import TrainStep
 from inceptionv4.weights.checkpoint import Checkpoint
 
 OPERATIONS: tuple[tuple[Any, str], ...] = (
@@ -93,13 +93,13 @@ def main(folder: Path, task: str) -> None:
     torch.manual_seed(0)
     config = Config(model=ModelConfig(width=0.1))
     samples = read_dataset("digits").train
-    learner = Learner(InceptionV4(10, width=0.1), config, samples, select_device("cpu", "fp32"))
+    train_step = TrainStep(InceptionV4(10, width=0.1), config, samples, select_device("cpu", "fp32"))
     checkpoint = Checkpoint(
-        learner.average.network.state_dict(), ModelSpec(classes=samples.classes, width=0.1), {"epoch": 1}
+        train_step.ema.network.state_dict(), ModelSpec(classes=samples.classes, width=0.1), {"epoch": 1}
     )
 
     def save(run: Path, step: int) -> None:
-        save_state(run, checkpoint, learner, Position(step=step), keep=1)
+        save_state(run, checkpoint, train_step, Position(step=step), keep=1)
 
     def mend(run: Path) -> None:
         inspect_run(run).apply()
@@ -112,7 +112,7 @@ def main(folder: Path, task: str) -> None:
     size = (before / "checkpoints/step-00000001.safetensors").stat().st_size
     damaged = folder / "damaged"
     (damaged / "checkpoints").mkdir(parents=True)
-    save_state(damaged, checkpoint, learner, Position(epoch=1, step=1, best_epoch=1), keep=1)
+    save_state(damaged, checkpoint, train_step, Position(epoch=1, step=1, best_epoch=1), keep=1)
     (damaged / "checkpoints/last.safetensors").unlink()
     (damaged / "checkpoints/step-00000003.safetensors").write_bytes(b"damaged")
     (damaged / "log.jsonl").write_text("damaged\n")

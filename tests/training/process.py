@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.cli import main
-from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import Training
+from inceptionv4.training.train_step import TrainStep
 
 
 def spoil(step: int, rank: int, factor: float) -> None:
-    original = Learner.step
+    original = TrainStep.step
 
     def take(self: Any, batch: Any, number: int, lr: float) -> Any:
         if (number, self.ranks.rank) == (step, rank):
@@ -27,7 +27,7 @@ def spoil(step: int, rank: int, factor: float) -> None:
             self.loss.__class__.__call__ = lambda *arguments: loss(*arguments) * factor
         return original(self, batch, number, lr)
 
-    Learner.step = take  # type: ignore[method-assign]
+    TrainStep.step = take  # type: ignore[method-assign]
 
 
 def interfere(step: int, rank: int, number: int, *, whole_node: bool = False) -> None:

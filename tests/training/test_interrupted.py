@@ -20,8 +20,8 @@ from inceptionv4.errors import StoppedError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.settings import dump
 from inceptionv4.training import loop
-from inceptionv4.training.learner import Learner
 from inceptionv4.training.loop import train
+from inceptionv4.training.train_step import TrainStep
 from inceptionv4.weights import checkpoint
 
 STEPS = 11
@@ -42,16 +42,16 @@ def one_epoch(data: Path, output: Path, workers: int, accumulate: int) -> Config
 def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int], str]]:
     """Of each step from here on its number, its samples and a hash of their pixels."""
     seen: list[tuple[int, list[int], str]] = []
-    original = Learner.step
+    original = TrainStep.step
 
-    def step(self: Learner, batch: Any, number: int, lr: float) -> Any:
+    def step(self: TrainStep, batch: Any, number: int, lr: float) -> Any:
         pixels = hashlib.sha256(batch.images.numpy().tobytes())
         if batch.light is not None:
             pixels.update(batch.light.numpy().tobytes())
         seen.append((number, batch.indices.tolist(), pixels.hexdigest()))
         return original(self, batch, number, lr)
 
-    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr(TrainStep, "step", step)
     return seen
 
 

@@ -32,12 +32,12 @@ from inceptionv4.data.loader import Batch
 from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training import start
-from inceptionv4.training.average import MovingAverage
-from inceptionv4.training.learner import Learner
+from inceptionv4.training import build_model
+from inceptionv4.training.ema import ModelEma
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.state import saved_states
 from inceptionv4.training.schedule import learning_rate
+from inceptionv4.training.train_step import TrainStep
 from inceptionv4.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
 ) -> None:
     networks = []
 
-    class Spoiled(start.InceptionV4):
+    class Spoiled(build_model.InceptionV4):
         calls = 0
 
         def __init__(self, *arguments: object, **options: object) -> None:
@@ -209,7 +209,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(
                 logits.register_hook(lambda gradient: gradient * float("inf"))
             return logits
 
-    monkeypatch.setattr(start, "InceptionV4", Spoiled)
+    monkeypatch.setattr(build_model, "InceptionV4", Spoiled)
     with pytest.raises(DivergedError, match=r"diverged in step 3: .*\.jpg.*lower --optimizer\.lr") as error:
         train(config(textures, tmp_path))
     assert error.value.exit_code == 4
@@ -230,15 +230,15 @@ def test_a_loss_that_is_no_number_leaves_the_states_that_were_saved(
         training=TrainingConfig(batch_size=9, ema_decay=0.9, precision="fp32"),
         checkpoint=CheckpointConfig(every_minutes=0),
     )
-    original = Learner.step
+    original = TrainStep.step
 
-    def spoil(self: Learner, batch: Batch, number: int, lr: float) -> Any:
+    def spoil(self: TrainStep, batch: Batch, number: int, lr: float) -> Any:
         if number == 2:
             next(self.network.parameters()).register_hook(lambda gradient: gradient * math.nan)
         return original(self, batch, number, lr)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "step", spoil)
+        patched.setattr(TrainStep, "step", spoil)
         with pytest.raises(DivergedError, match="diverged in step 3") as error:
             train(settings)
     assert error.value.exit_code == 4
@@ -265,15 +265,15 @@ def test_an_answer_that_is_no_number_in_an_evaluation_ends_the_training_with_a_w
         training=TrainingConfig(batch_size=15, ema_decay=0.9, precision="fp32", eval_precision=precision),
         checkpoint=CheckpointConfig(keep=1),
     )
-    original = MovingAverage.update
+    original = ModelEma.update
 
-    def spoil(self: MovingAverage) -> None:
+    def spoil(self: ModelEma) -> None:
         original(self)
         if self.steps == 4:
             next(self.network.buffers()).fill_(math.nan)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MovingAverage, "update", spoil)
+        patched.setattr(ModelEma, "update", spoil)
         with pytest.raises(DivergedError, match=r"diverged in epoch 2, by step 4: .*\.jpg: the answer of") as error:
             train(settings)
     assert error.value.exit_code == 4
@@ -300,9 +300,9 @@ def test_an_overflow_in_fp16_advances_no_step_and_no_rate(
         schedule=ScheduleConfig(epochs=1, warmup_epochs=0.5),
         training=TrainingConfig(batch_size=16, ema_decay=0.9, precision="fp16"),
     )
-    original, rates, skipped = Learner.step, [], []
+    original, rates, skipped = TrainStep.step, [], []
 
-    def overflow(self: Learner, batch: Batch, number: int, lr: float) -> Any:
+    def overflow(self: TrainStep, batch: Batch, number: int, lr: float) -> Any:
         bad = number == 2 and len(skipped) < 3
         self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": 2.0**100 if bad else 2.0**7})
         step = original(self, batch, number, lr)
@@ -310,7 +310,7 @@ def test_an_overflow_in_fp16_advances_no_step_and_no_rate(
         (skipped if bad else rates).append((number, lr))
         return step
 
-    monkeypatch.setattr(Learner, "step", overflow)
+    monkeypatch.setattr(TrainStep, "step", overflow)
     run = train(settings)
     steps = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     expected = [learning_rate(number, settings, 11) for number in range(8)]

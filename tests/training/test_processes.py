@@ -35,9 +35,9 @@ from inceptionv4.errors import ConfigError, UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.settings import dump
-from inceptionv4.training.learner import sync_norms
 from inceptionv4.training.loop import train
 from inceptionv4.training.run.state import saved_states, step_of
+from inceptionv4.training.train_step import sync_norms
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 SECONDS = 200

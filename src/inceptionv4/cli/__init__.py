@@ -16,7 +16,7 @@ from inceptionv4.cli.benchmark import app as benchmark_app
 from inceptionv4.cli.console import (
     Flag,
     Setting,
-    complain,
+    print_error,
     print_json,
     print_path,
     resolve,
@@ -98,9 +98,9 @@ def train(
     from inceptionv4.settings import dump, read_options
 
     if resume is not None and resume != "auto" and recipe is None and config is None:
-        from inceptionv4.training.run.find import bring_settings
+        from inceptionv4.training.run.find import fetch_settings
 
-        config = bring_settings(resume)
+        config = fetch_settings(resume)
     resolved = resolve(settings, recipe, config, data)
     if print_config:
         print(dump(resolved), end="")
@@ -307,7 +307,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         flush_output()
     except OutputError as error:
-        complain(error)
+        print_error(error)
         code = code or error.exit_code
     except BrokenPipeError:
         sys.stdout = None
@@ -322,7 +322,7 @@ def _run(tokens: list[str], debug: bool) -> int:
             read_launch()  # here, so that every command refuses an environment in which it would be silent
         app(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        complain(" ".join(str(error).split()))
+        print_error(" ".join(str(error).split()))
         note("Try `inceptionv4 --help`.")
         return 2
     except StoppedError as stopped:
@@ -334,25 +334,25 @@ def _run(tokens: list[str], debug: bool) -> int:
     except Error as error:
         if debug:
             raise
-        complain(error)
+        print_error(error)
         return error.exit_code
     except (MemoryError, RuntimeError) as error:
         if debug or not is_lack_of_memory(error):
             raise
-        complain(
+        print_error(
             f"there is not enough memory: {' '.join(str(error).split())[:200]}; take fewer images at once "
             "(--training.accumulate in a training), smaller ones, or a narrower network"
         )
         return 1
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 130
     except BrokenPipeError:
         return 0  # whoever read our output has enough, as `head` does
     except OSError as error:  # the system's word about a file or a folder that somebody named
         if debug or error.strerror is None:
             raise
-        complain(f"{error.strerror}: {error.filename or 'a file'}; --debug shows where it was needed")
+        print_error(f"{error.strerror}: {error.filename or 'a file'}; --debug shows where it was needed")
         return 1
     except SystemExit as ended:  # of SIGTERM, or of rich, which has lost the reader
         return 0 if reader_left() else ended.code if isinstance(ended.code, int) else 1

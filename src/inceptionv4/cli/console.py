@@ -51,5 +51,5 @@ def speaks() -> bool:
     return read_launch().rank == 0
 
 
-def complain(message: object) -> None:
+def print_error(message: object) -> None:
     note(f"error: {message}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
 
 from rich.console import Console
 from rich.table import Table
 
-from inceptionv4.artefact import Precision
 from inceptionv4.cli.console import Flag, print_json, say
+from inceptionv4.export_metadata import Precision
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "onnxruntime", "openvino", "nncf", "mindspore"),
@@ -73,7 +73,7 @@ def examine() -> Health:
     from inceptionv4.runtime.device import select_device
 
     return Health(
-        version=metadata.version("inceptionv4"),
+        version=importlib.metadata.version("inceptionv4"),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         device=select_device().describe(),
@@ -102,6 +102,6 @@ def _foreign_precisions() -> list[str]:
 
 def _version(package: str) -> str | None:
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
         return None

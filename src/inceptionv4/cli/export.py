@@ -109,7 +109,7 @@ def export(
         raise UsageError(
             f"--samples must be at least 1 and --max-drop a number, at least 0, got {samples} and {max_drop:g}"
         )
-    artefact = export_model(
+    metadata = export_model(
         model,
         format,
         path,
@@ -122,19 +122,19 @@ def export(
         ascend=Ascend(soc_version, aipp=pixels is not False) if for_ascend else None,
     )
     if json:
-        print(artefact.to_json())
+        print(metadata.to_json())
         return
     files = (path, path.with_suffix(".bin")) if format == "openvino" else (path,)
     size = sum(file.stat().st_size for file in files)
     encrypted = ", encrypted" if encrypt_key_file is not None else ""
-    say(f"{path}: {format}, {artefact.precision}{encrypted}, {size / 1e6:.1f} MB")
-    if artefact.verification is not None:
-        say(artefact.verification)
-    if artefact.doubt is not None:
-        say(f"unverified: {artefact.doubt}")
+    say(f"{path}: {format}, {metadata.precision}{encrypted}, {size / 1e6:.1f} MB")
+    if metadata.verification is not None:
+        say(metadata.verification)
+    if metadata.unverified_reason is not None:
+        say(f"unverified: {metadata.unverified_reason}")
     if profile == "ascend":
         say(f"{path.with_suffix('.atc.sh')}: makes {path.with_suffix('.om').name} of it, where CANN is")
-    if (calibration := artefact.calibration) is not None:
+    if (calibration := metadata.calibration) is not None:
         say(f"top-1 {calibration.top1_int8:.2%} in int8, {calibration.top1_float:.2%} in float")
         say(describe_flips(calibration.images, calibration.lost, calibration.gained))
         if calibration.float_layers:

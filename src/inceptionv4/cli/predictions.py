@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from inceptionv4.cli.console import complain
+from inceptionv4.cli.console import print_error
 from inceptionv4.errors import Error, ImageError, UsageError
 from inceptionv4.printable import printable
 from inceptionv4.strict_json import to_json
@@ -50,9 +50,9 @@ def predict_and_show(
         DataError: the images are not the same for all processes.
         RunError: another process is gone, or computes in another precision.
     """
+    from inceptionv4.inference.distributed import predict_distributed, require_same_runtime
     from inceptionv4.inference.embeddings import open_embeddings
     from inceptionv4.inference.images import STDIN, find_images
-    from inceptionv4.inference.together import predict_together, require_same_runtime
     from inceptionv4.inference.trial import HintedProgress
     from inceptionv4.runtime.device import select_device
     from inceptionv4.runtime.distributed import join_ranks
@@ -68,7 +68,7 @@ def predict_and_show(
         lines: Iterable[str] = sys.stdin
         if ranks.count > 1 and STDIN in places:  # which all of them have, and only one can read
             lines = ranks.broadcast(list(sys.stdin) if ranks.first else [])
-        predictions = predict_together(answer, find_images(places, lines), ranks)
+        predictions = predict_distributed(answer, find_images(places, lines), ranks)
         writer = progress = None
         if ranks.first:
             if embeddings is not None:
@@ -121,7 +121,7 @@ def print_csv(predictions: Iterator[Prediction]) -> None:
     table.writerow(["file", "rank", "class", "probability"])
     for prediction in predictions:
         if prediction.error is not None:
-            complain(prediction.error)
+            print_error(prediction.error)
         for rank, guess in enumerate(prediction.top, start=1):
             table.writerow([shown(prediction.file), rank, shown(guess.label), f"{guess.probability:.6f}"])
 
@@ -154,7 +154,7 @@ def _print_rows(first: list[tuple[str, str, str, str]], rows: Iterator[tuple[str
 def _rows(predictions: Iterator[Prediction]) -> Iterator[tuple[str, str, str, str]]:
     for prediction in predictions:
         if prediction.error is not None:
-            complain(prediction.error)
+            print_error(prediction.error)
             continue
         others = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in prediction.top[1:])
         yield (

@@ -1,7 +1,7 @@
-"""Random changes to training images: where to look, which way round, by which policy, and in what light.
+"""Random changes to training images: where to look, which way round, by which policy, and with which colour jitter.
 
-All but light is decided and done image by image, on uint8 pixels; light is decided there too, but done by `recolor` on
-the device, where it costs a matrix product.
+All but colour jitter is drawn and applied image by image, on uint8 pixels. Its factors are drawn there, too;
+`color_jitter` applies them on the device, where that costs a matrix product.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ TRIES = 10
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentedImage:
     """One random look at an image."""
 
     pixels: np.ndarray
     """uint8 `(3, size, size)`."""
-    light: np.ndarray
+    color_factors: np.ndarray
     """float32 `(3,)`: factors on brightness, contrast and saturation, not yet applied."""
 
 
@@ -51,7 +51,7 @@ def training_view(
     generator: np.random.Generator,
     *,
     scaled_decoding: bool = True,
-) -> View:
+) -> AugmentedImage:
     """A random crop of an image file, resized, rotated and mirrored as `augment` says.
 
     Raises:
@@ -75,8 +75,8 @@ def training_view(
         pixels = pixels[:, :, ::-1]
     if generator.random() < augment.erase:
         pixels = erase(pixels, generator)
-    light = generator.uniform(1 - augment.color, 1 + augment.color, 3).astype(np.float32)
-    return View(pixels, light)
+    color_factors = generator.uniform(1 - augment.color, 1 + augment.color, 3).astype(np.float32)
+    return AugmentedImage(pixels, color_factors)
 
 
 def erase(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -139,18 +139,20 @@ def random_box(size: tuple[int, int], augment: AugmentConfig, generator: np.rand
     return left, top, left + crop_width, top + crop_height
 
 
-def recolor(images: Tensor, light: Tensor, preprocessing: Preprocessing, *, together: int | None = None) -> Tensor:
-    """Change the light of uint8 images `(B, 3, H, W)` and normalise them: float32 `(B, 3, H, W)`.
+def color_jitter(
+    images: Tensor, color_factors: Tensor, preprocessing: Preprocessing, *, together: int | None = None
+) -> Tensor:
+    """Jitter the colours of uint8 images `(B, 3, H, W)` and normalise them: float32 `(B, 3, H, W)`.
 
-    `light` is float32 `(B, 3)`: factors b on brightness, c on contrast and s on saturation. A pixel x, its grey g and
-    the image's mean grey m become `b (c (s x + (1 - s) g) + (1 - c) m)`, cut to 0..255 once, at the end. The three
-    changes commute, so that no order has to be drawn; torchvision's cut off after each, and differ there only.
+    `color_factors` is float32 `(B, 3)`: factors b of brightness, c of contrast and s of saturation. A pixel x, its grey
+    g and the image's mean grey m become `b (c (s x + (1 - s) g) + (1 - c) m)`, clipped to 0..255 once, at the end. The
+    three changes commute, so that no order has to be drawn. torchvision clips after each; that is the only difference.
     `together` images are worked on at once: if not given, one on a CPU, where it stays in the cache, else all.
     """
     count, device = len(images), images.device
     luma = torch.tensor(LUMA, device=device)
     mean, std = (torch.tensor(values, device=device) for values in (preprocessing.mean, preprocessing.std))
-    brightness, contrast, saturation = light.T.reshape(3, count, 1, 1)
+    brightness, contrast, saturation = color_factors.T.reshape(3, count, 1, 1)
     # Homogeneous coordinates: a fourth row of ones takes the offset into the product, and the normalisation with it.
     matrix = torch.empty(count, 3, 4, device=device)
     matrix[:, :, :3] = saturation * torch.eye(3, device=device) + (1 - saturation) * luma

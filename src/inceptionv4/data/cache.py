@@ -26,7 +26,7 @@ import numpy as np
 
 from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.sources.source import Source
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import cache_folder, write_whole
 from inceptionv4.runtime.storage import absolute
@@ -145,7 +145,7 @@ def load(file: Path, location: str, mark: Mark | None = None) -> Table | None:
         table = Table(
             containers=tuple(facts["containers"]),
             container=arrays["container"],
-            names=Texts(arrays["content"], arrays["ends"]),
+            names=StringArray(arrays["content"], arrays["ends"]),
             labels=arrays["labels"],
             splits=arrays["splits"],
             classes=tuple(facts["classes"]),

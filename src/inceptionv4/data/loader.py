@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from inceptionv4.config import Config
-from inceptionv4.data.ahead import prepared
-from inceptionv4.data.augment import View, recolor, sample_generator, training_view
+from inceptionv4.data.augment import AugmentedImage, color_jitter, sample_generator, training_view
 from inceptionv4.data.crops import Crops, evaluation_views
 from inceptionv4.data.decode import decode
 from inceptionv4.data.order import epoch_order, repeat
+from inceptionv4.data.prefetch import prefetch_batches
 from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import as_batch, normalize
 from inceptionv4.errors import ConfigError, DataError, ImageError
@@ -32,8 +32,8 @@ class Batch:
     images: Tensor
     labels: Tensor
     indices: Tensor
-    light: Tensor | None = None
-    """float32 `(B, 3)`, changes of light that are still to be made; None: none."""
+    color_factors: Tensor | None = None
+    """Factors of colour jitter that are still to be applied, float32 `(B, 3)`; None: none."""
     bad: dict[int, str] = field(default_factory=dict)
     """Sample numbers that have no image here, and why."""
     number: int = 0
@@ -44,15 +44,15 @@ class Batch:
 
     def part(self, rows: slice) -> Batch:
         """Some of its images."""
-        light = None if self.light is None else self.light[rows]
-        return Batch(self.images[rows], self.labels[rows], self.indices[rows], light, self.bad, self.number)
+        color_factors = None if self.color_factors is None else self.color_factors[rows]
+        return Batch(self.images[rows], self.labels[rows], self.indices[rows], color_factors, self.bad, self.number)
 
     def to_input(self, device: torch.device, preprocessing: Preprocessing) -> Tensor:
         """The network's input on `device`: float32 `(B, 3, size, size)`."""
         images = self.images.to(device, non_blocking=True)
-        if self.light is None:
+        if self.color_factors is None:
             return normalize(images, preprocessing)
-        return recolor(images, self.light.to(device, non_blocking=True), preprocessing)
+        return color_jitter(images, self.color_factors.to(device, non_blocking=True), preprocessing)
 
 
 def used_batch_size(config: Config, images: int, ranks: int = 1) -> int:
@@ -114,7 +114,7 @@ class TrainingLoader:
         def read(draw: int) -> bytes:
             return self.samples.read(draw % len(self.samples))
 
-        def prepare(draw: int, content: bytes) -> View:
+        def prepare(draw: int, content: bytes) -> AugmentedImage:
             return training_view(
                 content,
                 self.samples.describe(draw % len(self.samples)),
@@ -125,7 +125,7 @@ class TrainingLoader:
             )
 
         draws = (part.tolist() for part in self.draws(number)[start:, self.rank])
-        parts = prepared(draws, read, prepare, self.workers, self.samples.source.readers)
+        parts = prefetch_batches(draws, read, prepare, self.workers, self.samples.source.io_threads)
         for place, (part, views) in enumerate(parts, start):
             batch = self._collate(place, np.array(part) % len(self.samples), views, image.size)
             self._count(batch.bad)
@@ -138,18 +138,18 @@ class TrainingLoader:
         draws = repeat(draws[: len(self) * self.batch_size], len(self), data.repeats, len(self.samples))
         return draws.reshape(len(self), self.ranks, -1)
 
-    def _collate(self, place: int, indices: np.ndarray, views: list[View | ImageError], size: int) -> Batch:
-        good = [row for row, view in enumerate(views) if isinstance(view, View)]
+    def _collate(self, place: int, indices: np.ndarray, views: list[AugmentedImage | ImageError], size: int) -> Batch:
+        good = [row for row, view in enumerate(views) if isinstance(view, AugmentedImage)]
         images = np.empty((len(good), 3, size, size), np.uint8)
-        light = np.empty((len(good), 3), np.float32)
-        for row, view in enumerate(view for view in views if isinstance(view, View)):
-            images[row], light[row] = view.pixels, view.light
+        color_factors = np.empty((len(good), 3), np.float32)
+        for row, view in enumerate(view for view in views if isinstance(view, AugmentedImage)):
+            images[row], color_factors[row] = view.pixels, view.color_factors
         numbers = indices[good]
         return Batch(
             images=torch.from_numpy(images),
             labels=torch.from_numpy(self.samples.labels[numbers].astype(np.int64)),
             indices=torch.from_numpy(numbers),
-            light=torch.from_numpy(light) if self.config.augment.color else None,
+            color_factors=torch.from_numpy(color_factors) if self.config.augment.color else None,
             bad=_reasons(indices.tolist(), views),
             number=place,
         )
@@ -190,7 +190,7 @@ def evaluation_batches(
 
     numbers = range(rank, len(samples), ranks)
     batches = (numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size))
-    for indices, items in prepared(batches, samples.read, prepare, workers, samples.source.readers):
+    for indices, items in prefetch_batches(batches, samples.read, prepare, workers, samples.source.io_threads):
         for reason in _reasons(indices, items).values():
             raise ImageError(f"{reason}; an evaluation counts every image, so repair it or remove it")
         images = [view for item in items if isinstance(item, np.ndarray) for view in item]

@@ -1,6 +1,6 @@
 """Data in object storage: tar shards, or one .tar or .zip, by a URI.
 
-Objects are read whole once, for the index, several at a time. As many of them as the shelf has room for stay on it,
+Objects are read whole once, for the index, several at a time. As many of them as the cache has room for stay in it,
 the first ones by name, and are read there like any file; of the others, each image is a range that is read over the
 network, many at a time, as is an image of an object that is yet to come. Which ones stay is settled when the data are
 opened: in an order of chance over all images, any other rule would throw out what is wanted a moment later.
@@ -40,8 +40,8 @@ from inceptionv4.data.table import Table, counted
 from inceptionv4.errors import ChangedError, DataError, StorageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.files import cache_folder, locked
+from inceptionv4.runtime.object_cache import ObjectCache
 from inceptionv4.runtime.progress import Progress
-from inceptionv4.runtime.shelf import Shelf
 from inceptionv4.runtime.storage import Object
 
 Found = TypeVar("Found")
@@ -62,7 +62,7 @@ def open_remote(uri: str, options: ReadOptions = AS_FOUND) -> RangeSource:
     Raises:
         DataError: nothing there, nothing that can be read from there, or something damaged.
         StorageError: the storage cannot be reached, or refuses.
-        RunError: the disk of the shelf is full.
+        RunError: the disk of the cache is full.
     """
     is_shards = bool(BRACES.search(uri)) or options.layout == ShardSource.layout_name
     archive = None if is_shards else ARCHIVES.get(Path(uri).suffix.lower())
@@ -137,25 +137,25 @@ def _find_shards(uri: str) -> tuple[list[Object], list[Object], tuple[str, ...]]
 
 
 class RemoteFiles:
-    """Objects as the files of a source: those that stay on the shelf, and ranges of the others."""
+    """Objects as the files of a source: those that stay in the cache, and ranges of the others."""
 
     def __init__(self, objects: Sequence[Object]) -> None:
         self.objects = objects
-        self.shelf = Shelf()
-        self.stays = _fitting(objects, self.shelf.limit)
+        self.cache = ObjectCache()
+        self.stays = _fitting(objects, self.cache.limit)
         """How many of the first ones have room."""
-        self.shelf.staying = {self.shelf.place(object) for object in objects[: self.stays]}
-        self._local = LocalFiles([str(self.shelf.place(object)) for object in objects])
+        self.cache.pinned = {self.cache.place(object) for object in objects[: self.stays]}
+        self._local = LocalFiles([str(self.cache.place(object)) for object in objects])
         self._missing: deque[int] = deque(
-            number for number in range(self.stays) if self.shelf.find(objects[number]) is None
+            number for number in range(self.stays) if self.cache.find(objects[number]) is None
         )
         self._filling = threading.Lock()
         self._filler: threading.Thread | None = None
         self._next_try = 0.0
 
     @property
-    def readers(self) -> int:
-        """None are needed where everything lies on the shelf."""
+    def io_threads(self) -> int:
+        """None are needed where everything lies in the cache."""
         return READERS if self._missing or self.stays < len(self.objects) else 0
 
     @property
@@ -171,7 +171,7 @@ class RemoteFiles:
             return storage.read(self.objects[number], offset, size)
 
     def examine(self, look: Callable[[Path], Found]) -> list[Found]:
-        """What `look` finds in each object, while it lies on the shelf.
+        """What `look` finds in each object, while it lies in the cache.
 
         Raises:
             DataError: what `look` raises, with the URI instead of the path.
@@ -179,11 +179,11 @@ class RemoteFiles:
         """
 
         def one(object: Object) -> Found:
-            with self.shelf.borrow(object) as path:
+            with self.cache.open_pinned(object) as path:
                 if path is None:
                     raise StorageError(
                         f"no room for {object.uri}, {object.size / 1e9:.2g} GB, to be listed; set INCEPTIONV4_CACHE_GB "
-                        f"to {INDEXERS} times that or more, or free some space in {self.shelf.folder}"
+                        f"to {INDEXERS} times that or more, or free some space in {self.cache.folder}"
                     )
                 try:
                     return look(path)
@@ -204,7 +204,7 @@ class RemoteFiles:
         return found
 
     def _fill(self) -> None:
-        """Fetch what is missing on the shelf, in a thread of its own, while ranges are read."""
+        """Fetch what is missing in the cache, in a thread of its own, while ranges are read."""
         with self._filling:
             if self._missing and self._filler is None and time.monotonic() >= self._next_try:
                 self._filler = threading.Thread(target=self._fetch_missing, name="fetch")
@@ -214,7 +214,7 @@ class RemoteFiles:
         # A process that ends waits for its threads, so this one ends soon after the main one.
         while self._missing and threading.main_thread().is_alive():
             try:
-                self.shelf.fetch(self.objects[self._missing[0]])
+                self.cache.fetch(self.objects[self._missing[0]])
             except Exception as error:  # noqa: BLE001 - ranges are read on, and say what is wrong
                 pause = math.inf if isinstance(error, ChangedError) else PAUSE  # what was replaced does not come back
                 with self._filling:

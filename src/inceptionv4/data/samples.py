@@ -85,7 +85,7 @@ class Samples:
                 return b""
 
         chosen = self.source.sample(self.rows, SAMPLED).tolist()
-        with ThreadPoolExecutor(max(self.source.readers, 1), thread_name_prefix="sample") as pool:
+        with ThreadPoolExecutor(max(self.source.io_threads, 1), thread_name_prefix="sample") as pool:
             yield from pool.map(digest, chosen)
 
 

@@ -25,14 +25,14 @@ def narrow(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Texts:
+class StringArray:
     """Many short strings as one array of UTF-8 bytes and the position after each."""
 
     content: np.ndarray
     ends: np.ndarray
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Texts:
+    def of(cls, texts: Iterable[str]) -> StringArray:
         content, ends = bytearray(), []
         for text in texts:
             content += text.encode("utf-8", "surrogateescape")
@@ -40,7 +40,7 @@ class Texts:
         return cls(np.frombuffer(bytes(content), np.uint8), narrow(np.array(ends, np.int64)))
 
     @classmethod
-    def join(cls, parts: Sequence[Texts]) -> Texts:
+    def join(cls, parts: Sequence[StringArray]) -> StringArray:
         """All strings of `parts`, in order."""
         ends, start = [np.empty(0, np.int64)], 0
         for part in parts:
@@ -71,7 +71,7 @@ class Table:
 
     containers: tuple[str, ...]
     container: np.ndarray
-    names: Texts
+    names: StringArray
     labels: np.ndarray
     splits: np.ndarray
     classes: tuple[str, ...]

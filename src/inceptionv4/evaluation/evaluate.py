@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inceptionv4.artefact import Precision
 from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.crops import Crops, check_crops, count_views
 from inceptionv4.data.index import read_dataset
@@ -22,10 +21,11 @@ from inceptionv4.data.rules import RULES, rules_of
 from inceptionv4.data.samples import Dataset, Samples, relabel
 from inceptionv4.errors import AnswerError, ImageError
 from inceptionv4.evaluation.metrics import Metrics, Sums
+from inceptionv4.export_metadata import Precision
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.classifier import WORKERS, Classifier
+from inceptionv4.inference.distributed import require_same_runtime
 from inceptionv4.inference.runtimes import open_backend
-from inceptionv4.inference.together import require_same_runtime
 from inceptionv4.inference.trial import HintedProgress
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks

@@ -6,11 +6,10 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import UnfinishedError, UsageError
 from inceptionv4.export.atc import Recipe, find_compiler
-from inceptionv4.export.draft import Draft
-from inceptionv4.export.parity import Questions
+from inceptionv4.export.verify import Exporter, ReferenceOutputs
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.ascend import can_run, find_chip
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
@@ -46,13 +45,13 @@ class Ascend:
 
 
 @dataclass(frozen=True)
-class OmDraft(Draft):
+class OmDraft(Exporter):
     """A graph, in the folder that the .om is to be in, and what compiles it."""
 
     recipe: Recipe
     compiler: str
 
-    def save(self, artefact: Artefact, path: Path) -> Artefact:
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
         """Compile the graph, unless that is done, and write the description of the .om beside it.
 
         Raises:
@@ -60,7 +59,7 @@ class OmDraft(Draft):
         """
         if not path.exists():
             self.recipe.compile(self.compiler, path.parent)
-        return write_sidecar(path, artefact)
+        return write_sidecar(path, metadata)
 
     def open(self, path: Path) -> Backend:
         """What was compiled, on the Ascend that is here: no processor runs it."""
@@ -68,9 +67,9 @@ class OmDraft(Draft):
 
 
 def export_for_ascend(
-    rewritten: InceptionV4, artefact: Artefact, ascend: Ascend, path: Path, questions: Questions
-) -> Artefact:
-    """Where `artefact` is an om: make the graph, which ONNX Runtime is to run rightly; compile it, and run that too, if
+    rewritten: InceptionV4, metadata: ExportMetadata, ascend: Ascend, path: Path, reference_outputs: ReferenceOutputs
+) -> ExportMetadata:
+    """Where `metadata` is an om: make the graph, which ONNX Runtime is to run rightly; compile it, and run that too, if
     an Ascend of its kind is here. Where it is an onnx, or there is no `atc`: keep the graph, with the means to compile
     it beside it.
 
@@ -81,13 +80,13 @@ def export_for_ascend(
     """
     from inceptionv4.export.onnx import ASCEND_IR_VERSION, ASCEND_OPSET, OnnxDraft, build_graph
 
-    batch_size = artefact.batch_size or 1
-    described = replace(artefact, format="onnx", precision="fp32", input="float32", batch_size=batch_size)
+    batch_size = metadata.batch_size or 1
+    described = replace(metadata, format="onnx", precision="fp32", input="float32", batch_size=batch_size)
     graph = OnnxDraft(build_graph(rewritten, described, opset=ASCEND_OPSET, ir_version=ASCEND_IR_VERSION))
     recipe = Recipe(
-        graph=path.with_suffix(".ascend.onnx").name if artefact.format == "om" else path.name,
+        graph=path.with_suffix(".ascend.onnx").name if metadata.format == "om" else path.name,
         name=path.with_suffix(".om").name,
-        artefact=replace(
+        metadata=replace(
             described,
             format="om",
             precision="fp16",
@@ -95,29 +94,31 @@ def export_for_ascend(
             soc_version=ascend.resolve(),
         ),
     )
-    if artefact.format == "onnx":
-        return _keep_graph(graph, described, recipe, path, questions)
+    if metadata.format == "onnx":
+        return _keep_graph(graph, described, recipe, path, reference_outputs)
     compiler = find_compiler()
     if compiler is None:
-        _keep_graph(graph, described, recipe, path.with_name(recipe.graph), questions)
+        _keep_graph(graph, described, recipe, path.with_name(recipe.graph), reference_outputs)
         raise UnfinishedError(
             f"there is no atc on PATH, so that {path.name} was not made. {recipe.graph} was, and answers as the model "
-            f"does; `sh {recipe.script}`, where CANN is, makes the .om for {recipe.artefact.soc_version} of it"
+            f"does; `sh {recipe.script}`, where CANN is, makes the .om for {recipe.metadata.soc_version} of it"
         )
     om = OmDraft(recipe, compiler)
 
-    def write(made: Path) -> Artefact:
-        graph.save_verified(described, made.with_name(recipe.graph), questions)
-        if can_run(recipe.artefact):
-            return om.save_verified(recipe.artefact, made, questions)
-        return om.save(recipe.artefact, made)
+    def write(made: Path) -> ExportMetadata:
+        graph.write_and_verify(described, made.with_name(recipe.graph), reference_outputs)
+        if can_run(recipe.metadata):
+            return om.write_and_verify(recipe.metadata, made, reference_outputs)
+        return om.save(recipe.metadata, made)
 
     return write_together(path, write)
 
 
-def _keep_graph(graph: Draft, described: Artefact, recipe: Recipe, path: Path, questions: Questions) -> Artefact:
-    def write(made: Path) -> Artefact:
-        verified = graph.save_verified(described, made, questions)
+def _keep_graph(
+    graph: Exporter, described: ExportMetadata, recipe: Recipe, path: Path, reference_outputs: ReferenceOutputs
+) -> ExportMetadata:
+    def write(made: Path) -> ExportMetadata:
+        verified = graph.write_and_verify(described, made, reference_outputs)
         recipe.write(made.parent)
         return verified
 

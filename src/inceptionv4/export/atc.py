@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import Error
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.runtime.exported import sidecar
 from inceptionv4.spec import Preprocessing
 
@@ -45,16 +45,16 @@ def write_aipp(preprocessing: Preprocessing) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How `graph`, an ONNX file of the same folder, becomes the .om `name` that `artefact` describes."""
+    """How `graph`, an ONNX file of the same folder, becomes the .om `name` that `metadata` describes."""
 
     graph: str
     name: str
-    artefact: Artefact
+    metadata: ExportMetadata
 
     @property
     def aipp(self) -> str | None:
         """The name of the configuration of AIPP; None: the model takes floats."""
-        return f"{Path(self.name).stem}.aipp.cfg" if self.artefact.input == "uint8" else None
+        return f"{Path(self.name).stem}.aipp.cfg" if self.metadata.input == "uint8" else None
 
     @property
     def script(self) -> str:
@@ -63,15 +63,15 @@ class Recipe:
 
     def command(self) -> list[str]:
         """For `atc`, in the folder of the graph. The input's shape is the graph's, whatever AIPP makes of it."""
-        size = self.artefact.spec.preprocessing.size
+        size = self.metadata.spec.preprocessing.size
         return [
             "atc",
             "--framework=5",
             f"--model={self.graph}",
             f"--output={Path(self.name).stem}",
             "--input_format=NCHW",
-            f"--input_shape=images:{self.artefact.batch_size},3,{size},{size}",
-            f"--soc_version={self.artefact.soc_version}",
+            f"--input_shape=images:{self.metadata.batch_size},3,{size},{size}",
+            f"--soc_version={self.metadata.soc_version}",
             f"--precision_mode={PRECISION_MODE}",
             *([f"--insert_op_conf={self.aipp}"] if self.aipp else []),
             "--log=error",
@@ -82,7 +82,7 @@ class Recipe:
         writes the description of the .om, which nothing ran.
         """
         if self.aipp:
-            (folder / self.aipp).write_text(write_aipp(self.artefact.spec.preprocessing), encoding="utf-8")
+            (folder / self.aipp).write_text(write_aipp(self.metadata.spec.preprocessing), encoding="utf-8")
         takes = "uint8 (B, H, W, 3), pixels as decoded" if self.aipp else "float32 (B, 3, H, W), normalised"
         script = (
             f"#!/bin/sh\n# Makes {self.name!a}, which takes {takes}, where CANN is:\n"
@@ -93,7 +93,7 @@ class Recipe:
             # A string in JSON ends no line: no line of it is END, and one alone is the empty checksum's.
             'sed \'s/^  "content": ""/  "content": "\'"${content%% *}"\'"/\' '
             f"> {shlex.quote(sidecar(Path(self.name)).name)} <<'END'\n"
-            f"{replace(self.artefact, content='').to_json()}\nEND\n"
+            f"{replace(self.metadata, content='').to_json()}\nEND\n"
         )
         (folder / self.script).write_text(script, encoding="utf-8")
 
@@ -105,7 +105,7 @@ class Recipe:
         """
         with tempfile.TemporaryDirectory(dir=folder) as scratch:  # atc leaves notes of its own where it runs
             if self.aipp:
-                text = write_aipp(self.artefact.spec.preprocessing)
+                text = write_aipp(self.metadata.spec.preprocessing)
                 (Path(scratch) / self.aipp).write_text(text, encoding="utf-8")
             (folder / self.graph).rename(Path(scratch) / self.graph)
             done = subprocess.run(

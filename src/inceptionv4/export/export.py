@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from inceptionv4.artefact import Artefact, Format, Precision
 from inceptionv4.errors import CheckpointError, UsageError
-from inceptionv4.export import parity
 from inceptionv4.export.ascend import Ascend, export_for_ascend
-from inceptionv4.export.draft import Draft
 from inceptionv4.export.int8 import Int8, round_model
+from inceptionv4.export.verify import Exporter, compute_reference_outputs
+from inceptionv4.export_metadata import ExportMetadata, Format, Precision
+from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.files import require_utf8, write_together
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
@@ -37,7 +36,7 @@ def export_model(
     images: str | None = None,
     key: bytes | None = None,
     ascend: Ascend | None = None,
-) -> Artefact:
+) -> ExportMetadata:
     """Write `model` to `path` as `form`, and run it there on real images beside the model, or keep nothing.
 
     `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
@@ -46,7 +45,8 @@ def export_model(
     Ascend's compiler reads, with the means to compile it beside it.
 
     A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
-    That of what had to be run in another precision says in which; `Artefact.doubt` has the words for both.
+    That of what had to be run in another precision says in which. `ExportMetadata.unverified_reason` has the words for
+    both.
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
@@ -66,46 +66,48 @@ def export_model(
             raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
         ascend = replace(ascend, soc_version=ascend.resolve())
     network, checkpoint = _load(model)
-    artefact = Artefact(
+    metadata = ExportMetadata(
         format=form,
         precision="int8" if int8 is not None else precision or ("fp16" if form == "om" else "fp32"),
         spec=checkpoint.spec,
-        version=metadata.version("inceptionv4"),
+        version=importlib.metadata.version("inceptionv4"),
         weights=hash_weights(network),
         input="uint8" if pixels else "float32",
         batch_size=batch_size,
         trained_on=checkpoint.trained_on,
     )
-    check_precision(artefact)
-    rewritten = rewrite(network)
+    check_precision(metadata)
+    rewritten = build_inference_graph(network)
     if form == "air":
-        air = _draft(rewritten, artefact, key)
-        return write_together(path, lambda made: air.save(artefact, made))
-    questions = parity.ask(network, checkpoint, images or (int8.validate or int8.calibrate if int8 else None))
+        air = _exporter(rewritten, metadata, key)
+        return write_together(path, lambda made: air.save(metadata, made))
+    reference_outputs = compute_reference_outputs(
+        network, checkpoint, images or (int8.validate or int8.calibrate if int8 else None)
+    )
     if ascend is not None:
-        return export_for_ascend(rewritten, artefact, ascend, path, questions)
+        return export_for_ascend(rewritten, metadata, ascend, path, reference_outputs)
 
-    def write(made: Path) -> Artefact:
+    def write(made: Path) -> ExportMetadata:
         if int8 is None:
-            draft, described = _draft(rewritten, artefact, key), artefact
+            exporter, described = _exporter(rewritten, metadata, key), metadata
         else:
-            draft, described = round_model(network, rewritten, artefact, int8, made)
-        return draft.save_verified(described, made, questions)
+            exporter, described = round_model(network, rewritten, metadata, int8, made)
+        return exporter.write_and_verify(described, made, reference_outputs)
 
     return write_together(path, write)
 
 
-def check_precision(artefact: Artefact) -> None:
+def check_precision(metadata: ExportMetadata) -> None:
     """Raise UsageError if the form has no such precision."""
     known: dict[Format, tuple[Precision, ...]] = {
         "onnx": ("fp32", "int8"),
         "openvino": ("fp32", "bf16", "fp16", "int8"),
         "om": ("fp16",),
     }
-    possible = known.get(artefact.format, ("fp32",))
-    if artefact.precision not in possible:
+    possible = known.get(metadata.format, ("fp32",))
+    if metadata.precision not in possible:
         named = ", ".join("int8 (--int8)" if one == "int8" else one for one in possible)
-        raise UsageError(f"{artefact.format} is written in {named}, not in {artefact.precision}")
+        raise UsageError(f"{metadata.format} is written in {named}, not in {metadata.precision}")
 
 
 def hash_weights(network: InceptionV4) -> str:
@@ -129,18 +131,18 @@ def _load(model: str) -> tuple[InceptionV4, Checkpoint]:
         ) from None
 
 
-def _draft(rewritten: InceptionV4, artefact: Artefact, key: bytes | None) -> Draft:
+def _exporter(rewritten: InceptionV4, metadata: ExportMetadata, key: bytes | None) -> Exporter:
     """The network in its form, in floating point."""
-    match artefact.format:
+    match metadata.format:
         case "onnx":
             from inceptionv4.export.onnx import OnnxDraft, build_graph
 
-            return OnnxDraft(build_graph(rewritten, artefact))
+            return OnnxDraft(build_graph(rewritten, metadata))
         case "openvino":
             from inceptionv4.export.onnx import build_graph
             from inceptionv4.export.openvino import OpenVinoDraft, read_graph
 
-            return OpenVinoDraft(read_graph(build_graph(rewritten, artefact)))
+            return OpenVinoDraft(read_graph(build_graph(rewritten, metadata)))
         case "mindir":
             from inceptionv4.export.mindspore import MindIrDraft
 
@@ -150,4 +152,4 @@ def _draft(rewritten: InceptionV4, artefact: Artefact, key: bytes | None) -> Dra
 
             return AirDraft(rewritten)
         case _:
-            raise ValueError(f"{artefact.format} is not made here")
+            raise ValueError(f"{metadata.format} is not made here")

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inceptionv4.artefact import Artefact, Calibration, Input
 from inceptionv4.data.samples import Samples
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import Error
 from inceptionv4.evaluation.evaluate import choose_images
 from inceptionv4.evaluation.paired import LEAST_LOST, compare_paired, predict_classes
 from inceptionv4.export import quantize
-from inceptionv4.export.draft import Draft
+from inceptionv4.export.verify import Exporter
+from inceptionv4.export_metadata import Calibration, ExportMetadata, Input
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
@@ -48,8 +48,8 @@ class Int8:
 
 
 def round_model(
-    network: InceptionV4, rewritten: InceptionV4, artefact: Artefact, int8: Int8, path: Path
-) -> tuple[Draft, Artefact]:
+    network: InceptionV4, rewritten: InceptionV4, metadata: ExportMetadata, int8: Int8, path: Path
+) -> tuple[Exporter, ExportMetadata]:
     """The model in 8 bits, with as few of the worst convolutions in float as the accuracy takes, and its description.
     What is tried is saved at `path`.
 
@@ -58,21 +58,21 @@ def round_model(
         DataError: the images cannot be used.
         Error: it costs too much accuracy, also with the most of them in float.
     """
-    preprocessing = artefact.spec.preprocessing
-    chosen = quantize.choose_images(int8.calibrate, int8.samples, artefact.trained_on)
+    preprocessing = metadata.spec.preprocessing
+    chosen = quantize.choose_images(int8.calibrate, int8.samples, metadata.trained_on)
     images = quantize.read_images(chosen, preprocessing)
-    make = _maker(rewritten, artefact, list(_as_inputs(images, artefact.input, preprocessing)))
+    make = _maker(rewritten, metadata, list(_as_inputs(images, metadata.input, preprocessing)))
     ranking = quantize.rank_convolutions(rewritten, images, preprocessing)
     validate = int8.validate or int8.calibrate
-    held_out, _ = choose_images(validate, artefact.spec.classes, artefact.trained_on)
-    plain = TorchBackend(network, artefact.spec, select_device("cpu", "fp32"), trained_on=artefact.trained_on)
+    held_out, _ = choose_images(validate, metadata.spec.classes, metadata.trained_on)
+    plain = TorchBackend(network, metadata.spec, select_device("cpu", "fp32"), trained_on=metadata.trained_on)
     expected = _answer(plain, held_out, "float")
     drops = []
     for count in FLOAT_LAYERS:
         layers = tuple(ranking[:count])
-        draft = make(layers)
-        draft.save(artefact, path)
-        answers = _answer(draft.open(path), held_out, f"int8, {count} in float" if count else "int8")
+        exporter = make(layers)
+        exporter.save(metadata, path)
+        answers = _answer(exporter.open(path), held_out, f"int8, {count} in float" if count else "int8")
         comparison = compare_paired(expected == held_out.labels, answers == held_out.labels)
         lost, gained = (_name_flips(held_out, rows, expected, answers) for rows in (comparison.lost, comparison.gained))
         if not comparison.is_worse(int8.max_drop):
@@ -87,7 +87,7 @@ def round_model(
                 lost=lost,
                 gained=gained,
             )
-            return draft, replace(artefact, calibration=calibration)
+            return exporter, replace(metadata, calibration=calibration)
         drops.append(f"{comparison.drop:.2f} points with {count}")
     raise Error(
         f"int8 costs more than {int8.max_drop:g} points of top-1 on {validate}: {', '.join(drops)} convolutions in "
@@ -115,15 +115,17 @@ def _name_flips(samples: Samples, rows: Iterable[int], expected: np.ndarray, ans
     return tuple(f"{samples.path(row)} ({names[expected[row]]} -> {names[answers[row]]})" for row in rows)
 
 
-def _maker(rewritten: InceptionV4, artefact: Artefact, inputs: list[np.ndarray]) -> Callable[[tuple[str, ...]], Draft]:
-    """What makes a draft that leaves the convolutions of these names in float.
+def _maker(
+    rewritten: InceptionV4, metadata: ExportMetadata, inputs: list[np.ndarray]
+) -> Callable[[tuple[str, ...]], Exporter]:
+    """Return a function that builds an exporter which leaves the convolutions of these names in float.
 
     Ranges are measured on any number of images at once; where the file is to take a fixed one, that is said afterwards.
     """
     from inceptionv4.export.onnx import OnnxDraft, build_graph, fix_batch
 
-    model, batch_size = build_graph(rewritten, replace(artefact, batch_size=None)), artefact.batch_size
-    if artefact.format == "onnx":
+    model, batch_size = build_graph(rewritten, replace(metadata, batch_size=None)), metadata.batch_size
+    if metadata.format == "onnx":
         return lambda layers: OnnxDraft(fix_batch(quantize.quantize_onnx(model, inputs, layers), batch_size))
     from inceptionv4.export import openvino
 

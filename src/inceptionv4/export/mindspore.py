@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import Error, UsageError
-from inceptionv4.export.draft import Draft
+from inceptionv4.export.verify import Exporter
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.mindspore import MindSporeBackend
+from inceptionv4.network.inference_graph import fold_normalization
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import take_pixels
 from inceptionv4.runtime.exported import write_sidecar
 
 KEY_SIZES = (16, 24, 32)
 
 
 @dataclass
-class MindIrDraft(Draft):
+class MindIrDraft(Exporter):
     """A rewritten network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
 
     Raises (in `save`):
@@ -37,21 +37,21 @@ class MindIrDraft(Draft):
     rewritten: InceptionV4
     key: bytes | None = None
 
-    def save(self, artefact: Artefact, path: Path) -> Artefact:
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
         """Write the graph, unless it is there already, and its description beside it."""
         if not path.exists():
             with _mindspore() as ms:
                 protection = {} if self.key is None else {"enc_key": self.key, "enc_mode": "AES-GCM"}
-                cells, images = _cells(ms, self.rewritten, artefact)
+                cells, images = _cells(ms, self.rewritten, metadata)
                 ms.export(cells, images, file_name=str(path), file_format="MINDIR", **protection)
-        return write_sidecar(path, artefact)
+        return write_sidecar(path, metadata)
 
     def open(self, path: Path) -> Backend:
         """What was saved, in MindSpore, decrypted."""
         return MindSporeBackend(path, key=self.key)
 
 
-class AirDraft(Draft):
+class AirDraft(Exporter):
     """A rewritten network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
 
     Untested on hardware: what is written here was never run.
@@ -69,13 +69,13 @@ class AirDraft(Draft):
                     "write a MINDIR (--format mindir), which any machine can"
                 )
 
-    def save(self, artefact: Artefact, path: Path) -> Artefact:
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
         """Write the graph and its description beside it."""
         with _mindspore() as ms:
             ms.set_device("Ascend")
-            cells, images = _cells(ms, self.rewritten, artefact)
+            cells, images = _cells(ms, self.rewritten, metadata)
             ms.export(cells, images, file_name=str(path), file_format="AIR")
-        return write_sidecar(path, artefact)
+        return write_sidecar(path, metadata)
 
 
 def read_key(file: Path) -> bytes:
@@ -111,12 +111,12 @@ def _mindspore() -> Iterator[ModuleType]:
         raise Error(f"MindSpore could not write the model: {reason}") from error
 
 
-def _cells(ms: ModuleType, rewritten: InceptionV4, artefact: Artefact) -> tuple[Any, Any]:
+def _cells(ms: ModuleType, rewritten: InceptionV4, metadata: ExportMetadata) -> tuple[Any, Any]:
     """The network as cells, and images that say how many it takes, of which size."""
     from inceptionv4.network import mindspore as cells
 
-    pixels, batch_size = artefact.spec.preprocessing, artefact.batch_size or 1
-    if artefact.input == "uint8":
-        network = cells.FromPixels(cells.InceptionV4(take_pixels(rewritten, pixels.mean, pixels.std)))
+    pixels, batch_size = metadata.spec.preprocessing, metadata.batch_size or 1
+    if metadata.input == "uint8":
+        network = cells.FromPixels(cells.InceptionV4(fold_normalization(rewritten, pixels.mean, pixels.std)))
         return network, ms.Tensor(np.zeros((batch_size, pixels.size, pixels.size, 3), np.uint8))
     return cells.InceptionV4(rewritten), ms.Tensor(np.zeros((batch_size, 3, pixels.size, pixels.size), np.float32))

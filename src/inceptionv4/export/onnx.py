@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import UsageError
-from inceptionv4.export.draft import Draft
+from inceptionv4.export.verify import Exporter
+from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import NOTE as SPEC_NOTE
 
@@ -25,19 +25,19 @@ ASCEND_OPSET, ASCEND_IR_VERSION = 18, 8
 
 
 def build_graph(
-    rewritten: InceptionV4, artefact: Artefact, *, opset: int = OPSET, ir_version: int = IR_VERSION
+    rewritten: InceptionV4, metadata: ExportMetadata, *, opset: int = OPSET, ir_version: int = IR_VERSION
 ) -> onnx.ModelProto:
-    """The graph of a rewritten network: `images` as `artefact.input` says, to `logits`, float32 `(B, classes)`."""
-    preprocessing = artefact.spec.preprocessing
+    """The graph of a rewritten network: `images` as `metadata.input` says, to `logits`, float32 `(B, classes)`."""
+    preprocessing = metadata.spec.preprocessing
     model = write_graph(
         rewritten,
         preprocessing.size,
-        batch_size=artefact.batch_size,
-        pixels=(preprocessing.mean, preprocessing.std) if artefact.input == "uint8" else None,
+        batch_size=metadata.batch_size,
+        pixels=(preprocessing.mean, preprocessing.std) if metadata.input == "uint8" else None,
         opset=opset,
         ir_version=ir_version,
     )
-    model.producer_version = artefact.version
+    model.producer_version = metadata.version
     return model
 
 
@@ -52,17 +52,17 @@ def fix_batch(model: onnx.ModelProto, batch_size: int | None) -> onnx.ModelProto
 
 
 @dataclass(frozen=True)
-class OnnxDraft(Draft):
+class OnnxDraft(Exporter):
     """A graph that is to be a file."""
 
     model: onnx.ModelProto
 
-    def save(self, artefact: Artefact, path: Path) -> Artefact:
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
         """Write one file, with its description in its metadata."""
         del self.model.metadata_props[:]
         graph = self.model.SerializeToString()
-        described = replace(artefact, content=hashlib.sha256(graph).hexdigest())
+        described = replace(metadata, content=hashlib.sha256(graph).hexdigest())
         notes = onnx.ModelProto()
-        helper.set_model_props(notes, {NOTE: described.to_json(), SPEC_NOTE: artefact.spec.to_json()})
+        helper.set_model_props(notes, {NOTE: described.to_json(), SPEC_NOTE: metadata.spec.to_json()})
         path.write_bytes(graph + notes.SerializeToString())  # messages one after the other are one message
         return described

@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx
 
-from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import UsageError
-from inceptionv4.export.draft import Draft
+from inceptionv4.export.verify import Exporter
+from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.inference.backends.openvino import core
 from inceptionv4.runtime.exported import hash_content
 
@@ -37,26 +37,26 @@ def fix_batch(graph: Any, batch_size: int | None) -> Any:
 
 
 @dataclass(frozen=True)
-class OpenVinoDraft(Draft):
+class OpenVinoDraft(Exporter):
     """A graph of OpenVINO's that is to be a pair of files."""
 
     graph: Any
 
-    def save(self, artefact: Artefact, path: Path) -> Artefact:
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
         """Write the .xml and the .bin, the description within; weights in 16 bits where it is to compute in 16.
 
         They are written twice: the first time to know their checksum.
         """
-        self._write(artefact, path)
-        described = replace(artefact, content=hash_content(path))
+        self._write(metadata, path)
+        described = replace(metadata, content=hash_content(path))
         self._write(described, path)
         return described
 
-    def _write(self, artefact: Artefact, path: Path) -> None:
+    def _write(self, metadata: ExportMetadata, path: Path) -> None:
         import openvino
 
-        self.graph.set_rt_info(artefact.to_json(), [NOTE])
+        self.graph.set_rt_info(metadata.to_json(), [NOTE])
         try:
-            openvino.save_model(self.graph, path, compress_to_fp16=artefact.precision in ("fp16", "bf16"))
+            openvino.save_model(self.graph, path, compress_to_fp16=metadata.precision in ("fp16", "bf16"))
         except RuntimeError as error:  # which is how it reports a full disk
             raise OSError(" ".join(str(error).split())[-200:]) from None

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inceptionv4.artefact import Precision
 from inceptionv4.data.transforms import normalize
+from inceptionv4.export_metadata import Precision
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import Preprocessing
 
@@ -44,7 +44,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one runtime's logits compare with the network's; see `artefact.Verification` for the words."""
+    """How one runtime's logits compare with the network's; see `export_metadata.Verification` for the words."""
 
     images: int
     """Images compared: all, or in int8 the model's own."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from inceptionv4.config import PrecisionOption, RuntimeOption
-from inceptionv4.data.ahead import prepared
 from inceptionv4.data.crops import Crops, check_crops, count_views, evaluation_views
 from inceptionv4.data.decode import decode
+from inceptionv4.data.prefetch import prefetch_batches
 from inceptionv4.data.transforms import as_batch
 from inceptionv4.errors import ImageError, UsageError
 from inceptionv4.inference.backends.backend import Backend
@@ -30,7 +30,7 @@ WORKERS = min(16, max(2, os.cpu_count() or 2))
 
 
 @dataclass(frozen=True)
-class Guess:
+class ClassScore:
     """A class and the probability that the model gives it."""
 
     label: str
@@ -42,7 +42,7 @@ class Prediction:
     """The answer for one image: the likeliest classes, best first, or why there is none."""
 
     file: str
-    top: tuple[Guess, ...]
+    top: tuple[ClassScore, ...]
     error: str | None = None
     embedding: np.ndarray | None = field(default=None, compare=False, repr=False)
     """Pooled features, float32 `(features,)`, if they were asked for: the mean over the image's views."""
@@ -150,7 +150,7 @@ class Classifier:
             return evaluation_views(picture, preprocessing, tta)
 
         batches = iter(lambda: list(islice(found, together)), [])
-        for batch, items in prepared(batches, lambda image: image.read(), prepare, WORKERS):
+        for batch, items in prefetch_batches(batches, lambda image: image.read(), prepare, WORKERS):
             pixels = [view for item in items if not isinstance(item, ImageError) for view in item]
             answers = iter(self._answer(as_batch(pixels, self.spec.preprocessing.size), views, embed))
             for image, item in zip(batch, items, strict=True):
@@ -199,7 +199,7 @@ class Classifier:
                 self.backend.require_finite(answers[None], lambda _: name)
         best = logits.softmax(dim=1).mean(dim=0).topk(min(top, len(self.spec.classes)))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        guesses = tuple(Guess(self.spec.classes[number], probability) for number, probability in pairs)
+        guesses = tuple(ClassScore(self.spec.classes[number], probability) for number, probability in pairs)
         return Prediction(name, guesses, embedding=None if features is None else features.mean(dim=0).numpy())
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Weights, opened in the runtime and the precision that answer for them.
 
-    weights = Weights(rewrite(network), spec, trained_on, device="cpu")
+    weights = Weights(build_inference_graph(network), spec, trained_on, device="cpu")
     weights.open()                        # PyTorch in fp32
     weights.open("openvino", "auto")      # OpenVINO, in bf16 where the processor has it
 
@@ -10,16 +10,16 @@ the machine. `inference.trial` finds the fastest.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from typing import Any, get_args
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.config import PrecisionOption, RuntimeName, RuntimeOption
 from inceptionv4.errors import UsageError
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.network.layers import InceptionV4
@@ -31,7 +31,7 @@ NAMES: dict[RuntimeName, str] = {"torch": "PyTorch", "onnxruntime": "ONNX Runtim
 
 @dataclass(frozen=True)
 class Weights:
-    """A network as `network.rewrites` leaves it, and what came with its weights."""
+    """A network as `network.inference_graph` leaves it, and what came with its weights."""
 
     rewritten: InceptionV4
     spec: ModelSpec
@@ -87,13 +87,13 @@ class Weights:
         graph: bytes = write_graph(self.rewritten, self.spec.preprocessing.size).SerializeToString()
         return graph
 
-    def _describe(self, form: Any, precision: Any) -> Artefact:
+    def _describe(self, form: Any, precision: Any) -> ExportMetadata:
         """What an exported file would say of the graph."""
-        return Artefact(
+        return ExportMetadata(
             format=form,
             precision=precision,
             spec=self.spec,
-            version=metadata.version("inceptionv4"),
+            version=importlib.metadata.version("inceptionv4"),
             weights="",
             trained_on=self.trained_on,
         )

@@ -12,7 +12,7 @@ from inceptionv4.errors import UsageError
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.open_weights import Weights, check_options
 from inceptionv4.inference.trial import open_fastest
-from inceptionv4.network.rewrites import rewrite
+from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA, Device, select_device
 from inceptionv4.runtime.exported import is_exported_onnx
 from inceptionv4.weights.load import find_model, load_model
@@ -147,7 +147,7 @@ def _open(path: Path, device: str, precision: PrecisionOption | None, runtime: R
         kind = TORCH  # another project's: read as weights
     if kind.open is None:
         network, checkpoint = load_model(path)
-        weights = Weights(rewrite(network), checkpoint.spec, checkpoint.trained_on, device)
+        weights = Weights(build_inference_graph(network), checkpoint.spec, checkpoint.trained_on, device)
         if runtime == "auto":
             return open_fastest(weights, precision or "fp32")
         return weights.open(runtime or "torch", precision or "fp32")

@@ -14,7 +14,7 @@ from inceptionv4.network import blocks, layers
 
 
 class InceptionV4(ms.nn.Cell):
-    """What a network of `rewrites.rewrite` computes, in MindSpore; its weights are copied.
+    """What a network of `build_inference_graph` computes, in MindSpore; its weights are copied.
 
     Takes float32 images `(B, 3, H, W)`, normalised; returns logits `(B, num_classes)`.
     """

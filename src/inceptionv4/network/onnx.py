@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from inceptionv4.network.blocks import Concatenate
+from inceptionv4.network.inference_graph import fold_normalization
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import take_pixels
 
 OPSET, IR_VERSION = 20, 10
 BATCH = "batch"
@@ -46,7 +46,7 @@ def write_graph(
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, size, size])
         start = "images"
     else:
-        rewritten = take_pixels(rewritten, *pixels)
+        rewritten = fold_normalization(rewritten, *pixels)
         images = helper.make_tensor_value_info("images", TensorProto.UINT8, [batch, size, size, 3])
         planes = writer.add("Transpose", ["images"], "pixels/planes", perm=[0, 3, 1, 2])
         start = writer.add("Cast", [planes], "pixels/floats", to=TensorProto.FLOAT)
@@ -119,4 +119,6 @@ class _Writer:
                     count_include_pad=0,
                 )
             case _:
-                raise TypeError(f"{name} is a {type(module).__name__}, which no rewrite leaves in a network")
+                raise TypeError(
+                    f"{name} is a {type(module).__name__}, which no build_inference_graph leaves in a network"
+                )

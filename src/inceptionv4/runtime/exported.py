@@ -15,8 +15,8 @@ import mmap
 from dataclasses import replace
 from pathlib import Path
 
-from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError
+from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.runtime.protobuf import read_raw_fields
 
 METADATA_PROPS = 14
@@ -62,24 +62,24 @@ def _hash_onnx(path: Path) -> str:
     return digest.hexdigest()
 
 
-def verify_content(path: Path, artefact: Artefact) -> Artefact:
-    """Return `artefact` if the file at `path` is the one that it describes.
+def verify_content(path: Path, metadata: ExportMetadata) -> ExportMetadata:
+    """Return `metadata` if the file at `path` is the one that it describes.
 
     Raises:
         CheckpointError: it is damaged, another file, or of a version that recorded no checksum.
     """
-    if not artefact.content:
+    if not metadata.content:
         raise CheckpointError(f"{path} was exported by a version that recorded no checksum; export the model again")
     try:
         found = hash_content(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read whole: {error}; copy it again, or export it again") from None
-    if found != artefact.content:
+    if found != metadata.content:
         raise CheckpointError(
             f"{path} is damaged, or not the file that its description was written for: their SHA-256 differ; "
             "copy all files of the export again, or export the model again"
         )
-    return artefact
+    return metadata
 
 
 def is_exported_onnx(path: Path) -> bool:
@@ -103,18 +103,18 @@ def sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def write_sidecar(path: Path, artefact: Artefact) -> Artefact:
+def write_sidecar(path: Path, metadata: ExportMetadata) -> ExportMetadata:
     """Write the description of the file at `path` beside it, with the file's checksum, and return it.
 
     Raises:
         OSError: the file cannot be read, or its description cannot be written.
     """
-    described = replace(artefact, content=hash_content(path))
+    described = replace(metadata, content=hash_content(path))
     sidecar(path).write_text(described.to_json() + "\n", encoding="utf-8")
     return described
 
 
-def read_sidecar(path: Path) -> Artefact:
+def read_sidecar(path: Path) -> ExportMetadata:
     """The description beside the file at `path`, which is the file that it describes.
 
     Raises:
@@ -127,4 +127,4 @@ def read_sidecar(path: Path) -> Artefact:
             f"{path} needs {sidecar(path).name} beside it, which says its classes and preprocessing: {error}; "
             "copy both, or export the model again"
         ) from None
-    return verify_content(path, Artefact.from_json(text, str(sidecar(path))))
+    return verify_content(path, ExportMetadata.from_json(text, str(sidecar(path))))

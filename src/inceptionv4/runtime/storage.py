@@ -55,7 +55,7 @@ ENDPOINTS = {
 }
 """Variables with the address of a server; the first that is set counts."""
 
-Place = Path | str
+PathOrUri = Path | str
 """A path, or a URI."""
 
 
@@ -78,24 +78,24 @@ class Object:
         return None if self.version.startswith("W/") or TIME.fullmatch(self.version) else f'"{self.version}"'
 
 
-def is_uri(place: Place) -> bool:
+def is_uri(place: PathOrUri) -> bool:
     """Whether this is in object storage, and no path."""
     return isinstance(place, str) and URI.fullmatch(place) is not None
 
 
-def plain(place: Place) -> Place:
+def plain(place: PathOrUri) -> PathOrUri:
     """The path that a `file://` URI stands for; anything else as it is."""
     if isinstance(place, str) and place.startswith("file://"):
         return unquote(urlsplit(place).path)
     return place
 
 
-def absolute(place: Place) -> str:
+def absolute(place: PathOrUri) -> str:
     """The same place from whichever folder one looks."""
     return str(place).rstrip("/") if is_uri(place) else str(Path(plain(place)).absolute())
 
 
-def join(place: Place, *names: str) -> Place:
+def join(place: PathOrUri, *names: str) -> PathOrUri:
     """What is called so in a place: a str if it is a URI, else a Path."""
     return "/".join([str(place).rstrip("/"), *names]) if is_uri(place) else Path(place, *names)
 

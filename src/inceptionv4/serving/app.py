@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 from collections.abc import Coroutine
-from importlib import metadata
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from inceptionv4.errors import ServingError
 from inceptionv4.inference.backends.backend import Backend, GraphBackend
-from inceptionv4.serving.answerer import Answerer
 from inceptionv4.serving.limits import Limits
 from inceptionv4.serving.metrics import GONE, Measured, Metrics
 from inceptionv4.serving.page import load_page
 from inceptionv4.serving.protocol import EXTENSIONS, HEADER_LENGTH, PLATFORMS, VERSION, Inference, Protocol
-from inceptionv4.serving.uploads import HangUp, Uploads
+from inceptionv4.serving.service import InferenceService
+from inceptionv4.serving.uploads import BodyLimiter, CloseWhileDraining
 from inceptionv4.strict_json import to_json
 
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ class App:
 
     def __init__(self, backend: Backend, *, name: str, limits: Limits) -> None:
         """Clients call the model `name`."""
-        platform = PLATFORMS[backend.artefact.format] if isinstance(backend, GraphBackend) else "pytorch"
+        platform = PLATFORMS[backend.metadata.format] if isinstance(backend, GraphBackend) else "pytorch"
         self.protocol = Protocol(
             name,
             backend.spec,
@@ -46,11 +46,11 @@ class App:
             parameters={"runtime": backend.describe(), "precision": backend.precision},
         )
         self.metrics = Metrics()
-        self.answerer = Answerer(backend, limits, self.metrics.observe_batch)
-        self.metrics.watch_queue(lambda: self.answerer.batcher.admitted)
-        self.uploads = Uploads(limits.upload_bytes)
+        self.service = InferenceService(backend, limits, self.metrics.observe_batch)
+        self.metrics.watch_queue(lambda: self.service.batcher.admitted)
+        self.uploads = BodyLimiter(limits.upload_bytes)
         self._page = load_page()
-        self._version = metadata.version("inceptionv4")
+        self._version = importlib.metadata.version("inceptionv4")
         self.asgi = Starlette(
             routes=[
                 Route("/", self.page),
@@ -71,7 +71,7 @@ class App:
             ],
             middleware=[
                 Middleware(Measured, metrics=self.metrics),
-                Middleware(HangUp, is_draining=lambda: self.answerer.draining),
+                Middleware(CloseWhileDraining, is_draining=lambda: self.service.draining),
             ],
             exception_handlers={
                 ServingError: _refused,
@@ -88,16 +88,16 @@ class App:
         Raises:
             Exception: what the runtime raises at its first answer.
         """
-        self.answerer.batcher.start()
+        self.service.batcher.start()
 
     def drain(self) -> None:
         """Accept nothing more, and refuse what has not come to its end; what was accepted is answered."""
-        self.answerer.draining = True
+        self.service.draining = True
         self.uploads.cut_off()
 
     def close(self) -> bool:
         """End the threads; whether all have ended."""
-        return self.answerer.close()
+        return self.service.close()
 
     async def page(self, request: Request) -> Response:
         """GET /: the page for people."""
@@ -109,9 +109,9 @@ class App:
         top = _read_top(request)
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise ServingError(415, "the body must be the file itself: curl --data-binary @photo.jpg")
-        self.answerer.check()
+        self.service.check()
         async with self.uploads.receive(request) as body:
-            logits = await _unless_gone(request, self.answerer.in_time(self.answerer.answer([bytes(body)])))
+            logits = await _unless_gone(request, self.service.in_time(self.service.answer([bytes(body)])))
         best = logits.softmax(1)[0].topk(min(top, logits.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         classes = self.protocol.spec.classes
@@ -131,7 +131,7 @@ class App:
 
     async def ready(self, request: Request) -> Response:
         """GET /v2/health/ready: the model would answer."""
-        return _json({"ready": self.answerer.is_ready}, 200 if self.answerer.is_ready else 503)
+        return _json({"ready": self.service.is_ready}, 200 if self.service.is_ready else 503)
 
     async def model_metadata(self, request: Request) -> Response:
         """GET /v2/models/NAME."""
@@ -141,21 +141,21 @@ class App:
     async def model_ready(self, request: Request) -> Response:
         """GET /v2/models/NAME/ready."""
         self._check_model(request)
-        is_ready = self.answerer.is_ready
+        is_ready = self.service.is_ready
         return _json({"name": self.protocol.name, "ready": is_ready}, 200 if is_ready else 503)
 
     async def infer(self, request: Request) -> Response:
         """POST /v2/models/NAME/infer."""
         self._check_model(request)
-        self.answerer.check()
+        self.service.check()
         async with self.uploads.receive(request) as body:
             header_length = request.headers.get(HEADER_LENGTH)
 
             async def work() -> tuple[Inference, Tensor]:
-                inference = await self.answerer.decoder.run(self.protocol.read, body, header_length)
-                return inference, await self.answerer.answer(inference.images)
+                inference = await self.service.decoder.run(self.protocol.read, body, header_length)
+                return inference, await self.service.answer(inference.images)
 
-            inference, logits = await _unless_gone(request, self.answerer.in_time(work()))
+            inference, logits = await _unless_gone(request, self.service.in_time(work()))
         response = self.protocol.write(inference, logits)
         if response.json_bytes is None:
             return Response(response.body, media_type="application/json")

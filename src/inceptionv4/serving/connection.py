@@ -1,9 +1,9 @@
 """Connections of uvicorn's, not too many, none of which waits for ever for a request to begin.
 
-When a server drains, every response says `Connection: close` (`uploads.HangUp`), and is the last one. A connection on
-which nothing is under way is left open for a moment, as its next request may be on its way; then it is closed on this
-side alone, and on both when the client has seen that. Closed at once, the client's system would reset it, and the
-request would be lost without an answer.
+When a server drains, every response says `Connection: close` (`uploads.CloseWhileDraining`), and is the last one. A
+connection on which nothing is under way is left open for a moment, as its next request may be on its way; then it is
+closed on this side alone, and on both when the client has seen that. Closed at once, the client's system would reset
+it, and the request would be lost without an answer.
 """
 
 from __future__ import annotations

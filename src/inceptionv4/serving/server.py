@@ -100,7 +100,7 @@ def serve(app: App, bound: socket.socket, ready: Callable[[], None]) -> None:
     # a million values of JSON hold everything up for 0.7 s instead of 0.2.
     gc.freeze()
     asyncio.run(server.serve([bound]))
-    if unanswered := app.answerer.batcher.admitted:
+    if unanswered := app.service.batcher.admitted:
         raise Error(f"{unanswered} images that were accepted were not answered before the end")
     if server.received == signal.SIGINT:
         raise StoppedError(signal.SIGINT, "stopped; all that was accepted is answered")
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=round(app.answerer.limits.timeout_seconds + DRAIN_SECONDS),
+                timeout_graceful_shutdown=round(app.service.limits.timeout_seconds + DRAIN_SECONDS),
             )
         )
         self.server_state = self.connections = Connections(allow_connections())

@@ -19,7 +19,7 @@ LINGER_SECONDS = 1.0
 """For which an answer that comes early waits for the other side to notice it."""
 
 
-class Uploads:
+class BodyLimiter:
     """The bodies that a server has in memory."""
 
     def __init__(self, limit: int, seconds: float = UPLOAD_SECONDS) -> None:
@@ -77,7 +77,7 @@ class Uploads:
         return ServingError(413, f"the body is larger than {self.limit:,} bytes")
 
 
-class HangUp:
+class CloseWhileDraining:
     """Middleware: an answer that comes before the request has ended, or while the server drains, ends the connection.
 
     Otherwise the rest of the body would be read, however long it is. It is closed after a moment in which what still

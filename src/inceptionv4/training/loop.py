@@ -23,24 +23,24 @@ from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
 from inceptionv4.runtime.signals import StopRequests, asked_for
-from inceptionv4.runtime.storage import Place, absolute
+from inceptionv4.runtime.storage import PathOrUri, absolute
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.learner import Learner, part_seed
+from inceptionv4.training.build_model import build_model
 from inceptionv4.training.plots import draw_inputs
-from inceptionv4.training.recorder import Recorder, Silence
+from inceptionv4.training.recorder import NullRecorder, Recorder
 from inceptionv4.training.run.folder import RunFolder
 from inceptionv4.training.run.history import History, StepRecord
 from inceptionv4.training.run.resumption import Resumption
 from inceptionv4.training.run.settings import describe_rate
 from inceptionv4.training.run.state import Position, restore, save_state
 from inceptionv4.training.schedule import describe_growth, image_size, learning_rate
-from inceptionv4.training.start import make_network
 from inceptionv4.training.tracker import make_tracker, require_tracker
+from inceptionv4.training.train_step import TrainStep, part_seed
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import BEST
 
 
-def train(config: Config, *, run: Place | None = None) -> Place:
+def train(config: Config, *, run: PathOrUri | None = None) -> PathOrUri:
     """Train as `config` says, and return the run folder.
 
     Every epoch ends with an evaluation on the held-out images and a saved state; the averaged weights with the highest
@@ -95,9 +95,9 @@ class Training:
             preprocessing=self.config.image,
             origin=f"inceptionv4, recipe {self.config.recipe}",
         )
-        network, self.spec, remarks = make_network(self.config.model, spec, resumes=self.resumed)
-        self.learner = Learner(network, self.config, dataset.train, self.device, ranks)
-        teacher = None if self.learner.teacher is None else self.learner.teacher.digest
+        network, self.spec, remarks = build_model(self.config.model, spec, resumes=self.resumed)
+        self.train_step = TrainStep(network, self.config, dataset.train, self.device, ranks)
+        teacher = None if self.train_step.teacher is None else self.train_step.teacher.digest
         found.require_teacher(teacher)
         workers = self.config.data.workers
         self.workers = self.device.default_workers() if workers is None else workers
@@ -107,7 +107,7 @@ class Training:
         found.require_batch(self.loader.batch_size)
         data["batch_size"] = self.loader.batch_size
         if found.state is not None:
-            restore(found.state, self.learner)
+            restore(found.state, self.train_step)
             self.loader.bad |= self.position.bad
         self.machines = found.machines(self.device.machine() | {"processes": str(ranks.count)}, self.device.precision)
         # All that can be wrong was found out by now; from here on files are written.
@@ -123,7 +123,7 @@ class Training:
         self.facts = {"config": asdict(self.config), "data": data, "run": found.run_id(), "teacher": teacher}
         self.last_saved = time.monotonic()
 
-    def finish(self) -> Place:
+    def finish(self) -> PathOrUri:
         """Train to the end, and return the run folder."""
         epochs = self.config.schedule.epochs
         images = epochs * len(self.loader) * self.loader.batch_size
@@ -153,7 +153,7 @@ class Training:
             lr = learning_rate(self.position.step, self.config, len(self.loader), self.loader.batch_size)
             if self.position.step == 0 and self.ranks.first:
                 self._draw_inputs(batch)
-            step = self.learner.step(batch, self.position.step, lr)
+            step = self.train_step.step(batch, self.position.step, lr)
             self.position = replace(self.position, batch=batch.number + 1)
             if step is None:
                 self.recorder.announce(f"batch {batch.number + 1} of epoch {self.position.epoch + 1} moved nothing")
@@ -198,7 +198,7 @@ class Training:
             DivergedError: an answer is not finite. Where only the precision of the evaluation may be too small for the
                 weights, they are saved first; else the last saved state, which is older, is not replaced.
         """
-        backend = TorchBackend(self.learner.average.network, self.spec, self.eval_device, mode="eager")
+        backend = TorchBackend(self.train_step.ema.network, self.spec, self.eval_device, mode="eager")
         backend.name, backend.advice = "the averaged weights", "lower --optimizer.lr or raise --schedule.warmup_epochs"
         try:
             return evaluate_backend(
@@ -249,17 +249,17 @@ class Training:
     def _model(self, **more: object) -> Checkpoint:
         """The averaged weights as a model of their own."""
         reached = {"epoch": self.position.epoch, "step": self.position.step}
-        return Checkpoint(self.learner.average.network.state_dict(), self.spec, self.facts | reached | more)
+        return Checkpoint(self.train_step.ema.network.state_dict(), self.spec, self.facts | reached | more)
 
     def _save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         if self.ranks.first:
             run, keep = self.folder.path, self.config.checkpoint.keep
             more = {"record": self.history.facts(), "machines": self.machines}
-            save_state(run, checkpoint, self.learner, self.position, keep, more)
+            save_state(run, checkpoint, self.train_step, self.position, keep, more)
             if best and not self._is_worse_than_incumbent():
                 save_checkpoint(checkpoint, run / BEST)
             try:
-                self.folder.send()
+                self.folder.push()
             except StorageError as error:  # the next time there is more to send
                 self.recorder.announce(f"not sent, but kept in {run}: {error}")
         self.last_saved = time.monotonic()
@@ -270,23 +270,23 @@ class Training:
             return False
         return self.incumbent > self.position.best
 
-    def _recorder(self, images: int) -> Recorder | Silence:
+    def _recorder(self, images: int) -> Recorder | NullRecorder:
         if not self.ranks.first:
-            return Silence()
+            return NullRecorder()
         tracker = make_tracker(self.config.training.tracker, self.folder.path, self.position.step)
         return Recorder(self.folder.path, images, self.config.schedule.epochs, history=self.history, tracker=tracker)
 
     def _draw_inputs(self, batch: Batch) -> None:
         """Show what the network sees first, mixed as it will be."""
-        inputs, targets = self.learner.inputs(
-            batch.part(self.learner.parts(batch)[0]), part_seed(self.config.seed, 0, 0)
+        inputs, targets = self.train_step.inputs(
+            batch.part(self.train_step.parts(batch)[0]), part_seed(self.config.seed, 0, 0)
         )
         draw_inputs(self.folder.path, inputs, targets, self.spec)
 
     def _opening(self) -> list[str]:
         """What is trained, on what and where, a line each."""
         source = self.dataset.source
-        parameters = count_parameters(self.learner.network)
+        parameters = count_parameters(self.train_step.network)
         processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
         growth = describe_growth(self.config)
         others = f"; other files ignored: {source.table.ignored}" if source.table.ignored else ""

@@ -20,9 +20,9 @@ from inceptionv4.runtime.device import Device, select_device
 from inceptionv4.runtime.memory import peak_memory, total_memory
 from inceptionv4.runtime.progress import Progress
 from inceptionv4.spec import ModelSpec
-from inceptionv4.training.learner import Learner
+from inceptionv4.training.build_model import build_model
 from inceptionv4.training.schedule import image_size, peak_rate
-from inceptionv4.training.start import make_network
+from inceptionv4.training.train_step import TrainStep
 
 HEADROOM = 0.9
 """Of the memory that may be planned for."""
@@ -63,8 +63,8 @@ class Trial:
         self.dataset: Dataset = read_dataset(config.data.path, config.data.val_fraction, options_from(config.data))
         self.workers = self.device.default_workers() if config.data.workers is None else config.data.workers
         torch.manual_seed(config.seed)
-        network, _, _ = make_network(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
-        self.learner = Learner(network, self.config, self.dataset.train, self.device)
+        network, _, _ = build_model(config.model, ModelSpec(classes=self.dataset.classes, width=config.model.width))
+        self.train_step = TrainStep(network, self.config, self.dataset.train, self.device)
         self.batch_size = used_batch_size(config, len(self.dataset.train))
         self.part_size = -(-self.batch_size // config.training.accumulate)
 
@@ -81,16 +81,16 @@ class Trial:
     def time_step(self, images: int) -> float:
         """Seconds of a step on so many images that are there already; the first such step is not counted."""
         batch = self.random_batch(images)
-        self.learner.step(batch, 0, 0.0)
+        self.train_step.step(batch, 0, 0.0)
         start = time.perf_counter()
-        self.learner.step(batch, 1, 0.0)
+        self.train_step.step(batch, 1, 0.0)
         return time.perf_counter() - start
 
     def evaluation_rate(self, images: int) -> float:
         """Images a second of an evaluation, on so many that are there already, in `training.eval_precision`."""
         device = self.device.for_evaluation(self.config.training.eval_precision)
         spec = ModelSpec(classes=self.dataset.classes, width=self.config.model.width, preprocessing=self.config.image)
-        backend = TorchBackend(self.learner.average.network, spec, device, mode="eager")
+        backend = TorchBackend(self.train_step.ema.network, spec, device, mode="eager")
         batch = self.random_batch(images).images
         backend.infer(batch)
         start = time.perf_counter()
@@ -201,7 +201,7 @@ def find_learning_rate(config: Config, steps: int = 100, lowest: float = 1e-6, h
     for number in range(steps):
         rate = lowest * (highest / lowest) ** (number / (steps - 1))
         try:
-            step = trial.learner.step(next(batches), number, rate)
+            step = trial.train_step.step(next(batches), number, rate)
         except DivergedError:
             break
         if step is None:
@@ -218,7 +218,7 @@ def find_learning_rate(config: Config, steps: int = 100, lowest: float = 1e-6, h
 def _trained(trial: Trial, images: int) -> Iterator[Batch]:
     """Real batches, each trained on with a learning rate of zero."""
     for number, batch in enumerate(trial.batches(images)):
-        trial.learner.step(batch, number, 0.0)
+        trial.train_step.step(batch, number, 0.0)
         yield batch
 
 
@@ -233,11 +233,11 @@ def _rate(batches: Iterator[Batch], seconds: float) -> float:
 
 def _disk(trial: Trial) -> int:
     """Bytes of the states and of the best model."""
-    learner = trial.learner
-    model = sum(tensor.nbytes for tensor in learner.network.state_dict().values())
+    train_step = trial.train_step
+    model = sum(tensor.nbytes for tensor in train_step.network.state_dict().values())
     slots = sum(
         value.nbytes
-        for slots in learner.optimizer.state.values()
+        for slots in train_step.optimizer.state.values()
         for value in slots.values()
         if isinstance(value, torch.Tensor)
     )

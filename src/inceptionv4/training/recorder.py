@@ -113,10 +113,10 @@ class Recorder:
         self._epoch_started, self._images_since = now, 0
 
 
-class Silence:
+class NullRecorder:
     """The recorder of a process that is not the first: it says nothing and writes nothing."""
 
-    def __enter__(self) -> Silence:
+    def __enter__(self) -> NullRecorder:
         return self
 
     def __exit__(self, *reason: object) -> None:

@@ -15,7 +15,7 @@ from inceptionv4.printable import note
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.exported import is_exported_onnx
 from inceptionv4.runtime.files import require_utf8
-from inceptionv4.runtime.shelf import bring, bring_with
+from inceptionv4.runtime.object_cache import fetch, fetch_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
@@ -45,7 +45,7 @@ def find_model(model: str | Path) -> Path:
         return download(str(model))
     if is_uri(model):
         uri = _find_object(str(model))
-        return bring_with(uri, _names_beside(uri))
+        return fetch_with(uri, _names_beside(uri))
     path = Path(plain(model))
     require_utf8(path)
     if path.is_file():
@@ -98,8 +98,8 @@ def _names_beside(uri: str) -> list[str]:
         case "mindir" | "om" | "air":
             return [f"{name}.json"]
         case "onnx":
-            return [] if is_exported_onnx(bring(uri)) else [CONFIG]
-    return [] if is_ours(bring(uri)) else [CONFIG, f"{name}.json"]
+            return [] if is_exported_onnx(fetch(uri)) else [CONFIG]
+    return [] if is_ours(fetch(uri)) else [CONFIG, f"{name}.json"]
 
 
 def _say_which(run: str | Path, numbered: Sequence[str | Path]) -> None:

@@ -14,13 +14,13 @@ from inceptionv4.errors import RunError, UsageError
 from inceptionv4.runtime.files import write_text, write_together, write_whole
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.foreign.mindspore import write_mindspore
-from inceptionv4.weights.foreign.origins import MINDCV, TIMM, Origin, our_convolutions
+from inceptionv4.weights.foreign.origins import MINDCV, TIMM, NamingScheme, our_convolutions
 from inceptionv4.weights.huggingface import WEIGHTS, make_card
 from inceptionv4.weights.notes import make_notes, write_notes
 from inceptionv4.weights.timm_config import CONFIG, make_config
 
 
-def renamed(checkpoint: Checkpoint, origin: Origin) -> dict[str, Tensor]:
+def renamed(checkpoint: Checkpoint, origin: NamingScheme) -> dict[str, Tensor]:
     """The weights by the names of `origin`, which must compute what we do.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The model zoo's network in MindSpore, from MindSpore's own compound layers, which bring names and numbers."""
+"""The model zoo's network in MindSpore, from MindSpore's own compound layers, which fetch names and numbers."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
-from inceptionv4.data.table import TRAIN, VAL, Table, Texts
+from inceptionv4.data.table import TRAIN, VAL, StringArray, Table
 from inceptionv4.errors import DataError
 from inceptionv4.runtime.unpickle import unpickle
 
@@ -57,7 +57,7 @@ class CifarSource(RangeSource):
         return Table(
             containers=tuple(map(str, files)),
             container=np.array(container, np.int32),
-            names=Texts.of(names),
+            names=StringArray.of(names),
             labels=np.array(labels, np.int32),
             splits=np.array([VAL if number == held_out else TRAIN for number in container], np.int8),
             classes=CLASSES,

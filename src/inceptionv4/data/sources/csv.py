@@ -22,7 +22,7 @@ from inceptionv4.data.sources.columns import Columns, NoColumnError, choose_colu
 from inceptionv4.data.sources.folder import walk
 from inceptionv4.data.sources.source import Source
 from inceptionv4.data.splits import split_listed, split_values
-from inceptionv4.data.table import Table, Texts, counted
+from inceptionv4.data.table import StringArray, Table, counted
 from inceptionv4.errors import DataError, ImageError
 
 NAMES = ("labels.csv", "metadata.csv")
@@ -99,7 +99,7 @@ class CsvSource(Source):
         return Table(
             containers=(str(path),),
             container=np.zeros(len(kept), np.int32),
-            names=Texts.of(kept),
+            names=StringArray.of(kept),
             labels=labels,
             splits=np.array([split for _, split in kept.values()], np.int8),
             classes=classes,

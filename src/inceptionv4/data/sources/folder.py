@@ -13,7 +13,7 @@ from inceptionv4.class_names import spelling
 from inceptionv4.data.layout import is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import Source, no_images
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import DataError, ImageError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
@@ -36,7 +36,7 @@ class FolderSource(Source):
         """
         (root,) = files
         folders: list[str] = []
-        names: list[Texts] = []
+        names: list[StringArray] = []
         stamps: list[int] = []
         tables: list[str] = []
         ignored = 0
@@ -46,7 +46,7 @@ class FolderSource(Source):
             ignored += len(found) - len(images)
             folders.append(folder)
             stamps.append(stamp)
-            names.append(Texts.of(images))
+            names.append(StringArray.of(images))
         holding = [number for number, part in enumerate(names) if len(part)]
         if not holding:
             raise no_images(str(root), ignored)
@@ -58,7 +58,7 @@ class FolderSource(Source):
         return Table(
             containers=tuple(folders),
             container=np.repeat(np.array(order, np.int32), counts),
-            names=Texts.join([names[number] for number in order]),
+            names=StringArray.join([names[number] for number in order]),
             labels=np.repeat(layout.labels[kept], counts),
             splits=np.repeat(layout.splits[kept], counts),
             classes=layout.classes,

@@ -18,7 +18,7 @@ from inceptionv4.data.layout import is_image, is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.sources.tar import list_members
-from inceptionv4.data.table import TRAIN, VAL, Table, Texts, narrow
+from inceptionv4.data.table import TRAIN, VAL, StringArray, Table, narrow
 from inceptionv4.errors import DataError, UsageError
 
 ARCHIVES = TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -68,7 +68,7 @@ class ImageNetSource(RangeSource):
         return Table(
             containers=tuple(map(str, archives)),
             container=np.repeat(np.arange(len(archives), dtype=np.int32), counts),
-            names=Texts.join([images.names for images in everything]),
+            names=StringArray.join([images.names for images in everything]),
             labels=np.fromiter(labels, np.int32, sum(counts)),
             splits=np.repeat(splits, counts),
             classes=classes,
@@ -89,7 +89,7 @@ class Images:
     """
 
     wnids: Sequence[str]
-    names: Texts
+    names: StringArray
     offsets: np.ndarray
     sizes: np.ndarray
     ignored: int
@@ -99,7 +99,7 @@ class Images:
     def of(cls, members: Sequence[tarfile.TarInfo], wnids: Sequence[str], ignored: int) -> Images:
         return cls(
             wnids,
-            Texts.of(member.name for member in members),
+            StringArray.of(member.name for member in members),
             np.array([member.offset_data for member in members], np.int64),
             np.array([member.size for member in members], np.int64),
             ignored,

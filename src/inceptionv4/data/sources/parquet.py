@@ -19,7 +19,7 @@ from inceptionv4.data.sources.columns import number_groups
 from inceptionv4.data.sources.parquet_columns import damages, open_parquet
 from inceptionv4.data.sources.parquet_rows import join_classes, read_files
 from inceptionv4.data.sources.source import Source, common_folder, stamps_of, was_changed
-from inceptionv4.data.table import Table, Texts
+from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import DataError, ImageError
 
 KEPT_GROUPS = 8
@@ -58,7 +58,7 @@ class ParquetSource(Source):
         return Table(
             containers=tuple(str(rows.path) for rows in found),
             container=np.repeat(np.arange(len(found), dtype=np.int32), counts),
-            names=Texts.of(f"{group}.{row}" for rows in found for group, row in rows.places),
+            names=StringArray.of(f"{group}.{row}" for rows in found for group, row in rows.places),
             labels=labels,
             splits=np.concatenate([np.array(rows.splits, np.int8) for rows in found]),
             classes=classes,

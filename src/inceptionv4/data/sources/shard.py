@@ -20,7 +20,7 @@ import numpy as np
 
 from inceptionv4.data.layout import EXTENSIONS, is_sidecar
 from inceptionv4.data.sources.tar import list_members
-from inceptionv4.data.table import Texts
+from inceptionv4.data.table import StringArray
 from inceptionv4.errors import DataError
 
 KEY = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<field>[^/]*)", re.DOTALL)
@@ -40,7 +40,7 @@ class Shard:
     `left_out` counts the members that are neither an image nor its label, by their field.
     """
 
-    names: Texts
+    names: StringArray
     numbers: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
@@ -73,7 +73,7 @@ def read_shard(shard: Path) -> Shard:
             numbers.append(_label(file.read(min(label.size, LONGEST_LABEL + 1)), f"{shard}:{label.name}"))
             images.append(fields[image])
     return Shard(
-        Texts.of(member.name for member in images),
+        StringArray.of(member.name for member in images),
         np.array(numbers, np.int64),
         np.array([member.offset_data for member in images], np.int64),
         np.array([member.size for member in images], np.int64),

@@ -24,7 +24,7 @@ from inceptionv4.data.sources.shard import Shard, read_shard
 from inceptionv4.data.sources.source import RangeSource, common_folder
 from inceptionv4.data.split_names import split_name
 from inceptionv4.data.splits import split_files
-from inceptionv4.data.table import Table, Texts, counted, narrow
+from inceptionv4.data.table import StringArray, Table, counted, narrow
 from inceptionv4.errors import DataError
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -132,7 +132,7 @@ def table_of_shards(
     return Table(
         containers=tuple(shards),
         container=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        names=Texts.join([shard.names for shard in found]),
+        names=StringArray.join([shard.names for shard in found]),
         labels=labels,
         splits=np.repeat(np.array(splits, np.int8), counts),
         classes=names,

@@ -15,7 +15,7 @@ from inceptionv4.class_names import spelling
 from inceptionv4.config import LayoutName
 from inceptionv4.data.layout import is_hidden, is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.table import Table, Texts, counted, narrow
+from inceptionv4.data.table import StringArray, Table, counted, narrow
 from inceptionv4.errors import DataError, ImageError
 from inceptionv4.runtime.files import stamp
 
@@ -41,7 +41,7 @@ class Source(ABC):
         return self.table.labels
 
     @property
-    def readers(self) -> int:
+    def io_threads(self) -> int:
         """Reads that should be under way at once, as they wait for a network; 0: let those who decode read."""
         return 0
 
@@ -90,8 +90,8 @@ class Files(Protocol):
     """The files that hold samples, by their numbers in `Table.containers`. Threads may read at the same time."""
 
     @property
-    def readers(self) -> int:
-        """As `Source.readers`."""
+    def io_threads(self) -> int:
+        """As `Source.io_threads`."""
 
     @property
     def version(self) -> str:
@@ -113,7 +113,7 @@ Stamp = tuple[int, int]
 class LocalFiles:
     """Files on a disk, read with `pread`: no lock, and no position to share."""
 
-    readers = 0
+    io_threads = 0
     version = ""
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Stamp] | None = None) -> None:
@@ -176,8 +176,8 @@ class RangeSource(Source):
         self._files = LocalFiles(table.containers, stamps_of(table.containers)) if files is None else files
 
     @property
-    def readers(self) -> int:
-        return self._files.readers
+    def io_threads(self) -> int:
+        return self._files.io_threads
 
     @property
     def version(self) -> str:
@@ -248,7 +248,7 @@ def table_of_members(
     return Table(
         containers=(str(archive),),
         container=np.zeros(len(chosen), np.int32),
-        names=Texts.of(paths[row] for row in chosen),
+        names=StringArray.of(paths[row] for row in chosen),
         labels=np.repeat(layout.labels, counts)[kept],
         splits=np.repeat(layout.splits, counts)[kept],
         classes=layout.classes,

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode, open_image
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import MAX_BAD_SHARE
 from inceptionv4.data.metadata import read_orientation
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.prefetch import prefetch_batches
 from inceptionv4.data.tools.duplicates import equal_pairs, near_pairs, perceptual_hash
 from inceptionv4.errors import ImageError
 from inceptionv4.runtime.progress import Progress
@@ -201,7 +201,7 @@ def examine(
         return _look(content, samples.describe(index))
 
     with Progress("examining", total=count) as progress:
-        for batch, images in prepared(batches, samples.read, look, workers, samples.source.readers):
+        for batch, images in prefetch_batches(batches, samples.read, look, workers, samples.source.io_threads):
             for index, image in zip(batch, images, strict=True):
                 if isinstance(image, ImageError):
                     unreadable[index] = str(image)

@@ -25,11 +25,11 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from inceptionv4.class_names import write_class_names
-from inceptionv4.data.ahead import prepared
 from inceptionv4.data.decode import DAMAGE, decode
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.metadata import ORIENTATION, PNG, UPRIGHT, read_orientation
 from inceptionv4.data.options import AS_FOUND, ReadOptions
+from inceptionv4.data.prefetch import prefetch_batches
 from inceptionv4.data.samples import Dataset, Samples
 from inceptionv4.errors import ImageError, RunError, UsageError
 from inceptionv4.runtime.files import remove_half_written, write_text, write_whole
@@ -239,7 +239,7 @@ def _members(
 
     positions = range(start, len(order))
     batches = (positions[first : first + TOGETHER] for first in range(0, len(positions), TOGETHER))
-    for _, items in prepared(batches, read, prepare, workers, samples.source.readers):
+    for _, items in prefetch_batches(batches, read, prepare, workers, samples.source.io_threads):
         yield from items
 
 
@@ -405,7 +405,7 @@ def _compare(packed: Samples, source: Samples, short_side: int, seed: int, worke
 
     batches = (range(start, min(start + TOGETHER, len(packed))) for start in range(0, len(packed), TOGETHER))
     with Progress("comparing", total=len(packed)) as progress:
-        for batch, differences in prepared(batches, read, difference, workers):
+        for batch, differences in prefetch_batches(batches, read, difference, workers):
             for row, found in zip(batch, differences, strict=True):
                 if isinstance(found, ImageError) or found > ALIKE:
                     raise RunError(f"{packed.describe(row)} shows something else than its source; pack again")

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError, Error, UsageError
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.inference.backends.pyacl import PyAclModel
 from inceptionv4.runtime.exported import read_sidecar
@@ -46,13 +46,13 @@ class AscendBackend(GraphBackend):
         """
         super().__init__(read_sidecar(path))
         self._device = device
-        self._model = _find_runtime()(path, self.artefact, device)
+        self._model = _find_runtime()(path, self.metadata, device)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         return self._model.run(images)
 
     def describe(self) -> str:
-        chip, precision = self.artefact.soc_version, self.artefact.precision
+        chip, precision = self.metadata.soc_version, self.metadata.precision
         return f"{self._model.name}, {chip}, device {self._device}, {precision}"
 
 
@@ -61,19 +61,19 @@ class AisBenchModel:
 
     name = "ais_bench"
 
-    def __init__(self, path: Path, artefact: Artefact, device: int) -> None:
+    def __init__(self, path: Path, metadata: ExportMetadata, device: int) -> None:
         """Raises:
         CheckpointError: the file was not loaded.
         """
         from ais_bench.infer.interface import InferSession
 
-        self._shape = (artefact.batch_size or 1, len(artefact.spec.classes))
+        self._shape = (metadata.batch_size or 1, len(metadata.spec.classes))
         try:
             self._session: Any = InferSession(device, str(path))
         except Exception as error:  # noqa: BLE001 - its exceptions have no class of their own in common
             raise CheckpointError(
                 f"{path} was not loaded (ais_bench: {str(error)[:200]}): it is damaged, or this Ascend is not the "
-                f"{artefact.soc_version} that it is compiled for; export it again with --soc-version"
+                f"{metadata.soc_version} that it is compiled for; export it again with --soc-version"
             ) from None
         if hasattr(self._session, "free_resource"):  # since 0.0.2
             weakref.finalize(self, self._session.free_resource)
@@ -101,13 +101,13 @@ def find_chip() -> str | None:
     return name or None
 
 
-def can_run(artefact: Artefact) -> bool:
+def can_run(metadata: ExportMetadata) -> bool:
     """Whether the Ascend that a .om is compiled for is here, and something that runs it."""
     try:
         _find_runtime()
     except UsageError:
         return False
-    return find_chip() == artefact.soc_version
+    return find_chip() == metadata.soc_version
 
 
 def _ask_library() -> str | None:
@@ -121,13 +121,13 @@ def _ask_library() -> str | None:
     return name.decode() if name else None
 
 
-def _find_runtime() -> Callable[[Path, Artefact, int], Model]:
+def _find_runtime() -> Callable[[Path, ExportMetadata, int], Model]:
     """What loads a .om: pyACL if it is here, else ais_bench.
 
     Raises:
         UsageError: neither is, or their libraries are not where the loader looks for them.
     """
-    runtimes: dict[str, Callable[[Path, Artefact, int], Model]] = {
+    runtimes: dict[str, Callable[[Path, ExportMetadata, int], Model]] = {
         "acl": PyAclModel,
         "ais_bench.infer.interface": AisBenchModel,
     }

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inceptionv4.artefact import Artefact, Precision
 from inceptionv4.data.transforms import normalize
 from inceptionv4.errors import AnswerError
+from inceptionv4.export_metadata import ExportMetadata, Precision
 from inceptionv4.spec import ModelSpec
 
 
@@ -97,25 +97,25 @@ class Backend(ABC):
 class GraphBackend(Backend):
     """A graph from a file, which takes arrays of one type and perhaps of one number of images."""
 
-    def __init__(self, artefact: Artefact) -> None:
-        super().__init__(artefact.spec, artefact.trained_on)
-        self.artefact = artefact
-        self.takes_floats = artefact.input == "float32"
-        if artefact.batch_size is not None:
-            self.batch_size = artefact.batch_size
+    def __init__(self, metadata: ExportMetadata) -> None:
+        super().__init__(metadata.spec, metadata.trained_on)
+        self.metadata = metadata
+        self.takes_floats = metadata.input == "float32"
+        if metadata.batch_size is not None:
+            self.batch_size = metadata.batch_size
 
     @property
     def precision(self) -> Precision:
         """That of the file; a runtime that may compute in another says so."""
-        return self.artefact.precision
+        return self.metadata.precision
 
     @abstractmethod
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Float32 logits of an array such as `artefact.input` says, contiguous, of `artefact.batch_size` images."""
+        """Float32 logits of an array such as `metadata.input` says, contiguous, of `metadata.batch_size` images."""
 
     def infer(self, images: Tensor) -> Tensor:
         array = self._array(images)
-        fixed = self.artefact.batch_size
+        fixed = self.metadata.batch_size
         if fixed is None:
             return torch.from_numpy(self.run(array))
         logits = []
@@ -127,7 +127,7 @@ class GraphBackend(Backend):
         return torch.from_numpy(np.concatenate(logits))
 
     def _array(self, images: Tensor) -> np.ndarray:
-        if self.artefact.input == "float32":
+        if self.metadata.input == "float32":
             floats = normalize(images, self.spec.preprocessing) if images.dtype == torch.uint8 else images
             return floats.contiguous().numpy()
         if images.dtype != torch.uint8:

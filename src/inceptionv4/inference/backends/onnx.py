@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from inceptionv4.artefact import NOTE, Artefact
 from inceptionv4.errors import CheckpointError, UsageError
+from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.runtime.device import ASCEND, CPU, NVIDIA
 from inceptionv4.runtime.exported import verify_content
@@ -30,9 +30,9 @@ class OnnxBackend(GraphBackend):
 
     runtime = "onnxruntime"
 
-    def __init__(self, session: Any, artefact: Artefact) -> None:
-        """A session of onnxruntime's, with a graph that `artefact` describes."""
-        super().__init__(artefact)
+    def __init__(self, session: Any, metadata: ExportMetadata) -> None:
+        """A session of onnxruntime's, with a graph that `metadata` describes."""
+        super().__init__(metadata)
         self._session = session
         self._input = session.get_inputs()[0].name
 
@@ -58,16 +58,16 @@ class OnnxBackend(GraphBackend):
         notes = session.get_modelmeta().custom_metadata_map
         if NOTE not in notes:
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        return cls(session, verify_content(path, Artefact.from_json(notes[NOTE], str(path))))
+        return cls(session, verify_content(path, ExportMetadata.from_json(notes[NOTE], str(path))))
 
     @classmethod
-    def of_graph(cls, graph: bytes, artefact: Artefact, device: torch.device) -> OnnxBackend:
+    def of_graph(cls, graph: bytes, metadata: ExportMetadata, device: torch.device) -> OnnxBackend:
         """A graph that is in memory, on a device that `devices` lists.
 
         Raises:
             UsageError: the libraries of the device do not load.
         """
-        return cls(_session(graph, device) if device.type == CPU else _accelerated(graph, device), artefact)
+        return cls(_session(graph, device) if device.type == CPU else _accelerated(graph, device), metadata)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self._session.run(None, {self._input: images})[0]
@@ -75,7 +75,7 @@ class OnnxBackend(GraphBackend):
 
     def describe(self) -> str:
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
-        return f"ONNX Runtime, {provider}, {self.artefact.precision}"
+        return f"ONNX Runtime, {provider}, {self.metadata.precision}"
 
 
 def devices() -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from inceptionv4.artefact import NOTE, Artefact, Precision, coarsest
 from inceptionv4.errors import CheckpointError, Error, UsageError
+from inceptionv4.export_metadata import NOTE, ExportMetadata, Precision, coarsest
 from inceptionv4.inference.backends.backend import GraphBackend
 from inceptionv4.runtime.exported import verify_content
 
@@ -40,23 +40,23 @@ class OpenVinoBackend(GraphBackend):
 
     runtime = "openvino"
 
-    def __init__(self, model: Any, artefact: Artefact) -> None:
-        """Compile a graph of OpenVINO's that `artefact` describes, for the processor.
+    def __init__(self, model: Any, metadata: ExportMetadata) -> None:
+        """Compile a graph of OpenVINO's that `metadata` describes, for the processor.
 
         Raises:
             Error: OpenVINO cannot compile it, or does not say in which precision it computes.
         """
-        super().__init__(artefact)
+        super().__init__(metadata)
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": HINTS[artefact.precision],
+            "INFERENCE_PRECISION_HINT": HINTS[metadata.precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:
             self._compiled: Any = core().compile_model(model, "CPU", settings)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
-            raise Error(f"OpenVINO cannot compile the model in {artefact.precision} ({reason})") from None
+            raise Error(f"OpenVINO cannot compile the model in {metadata.precision} ({reason})") from None
         self._computed_in = read_precision(self._compiled)
         self.streams = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(self.streams)]
@@ -78,16 +78,18 @@ class OpenVinoBackend(GraphBackend):
             raise CheckpointError(f"{path} is damaged, or its .bin is gone ({reason}); export it again") from None
         if not model.has_rt_info([NOTE]):
             raise CheckpointError(f"{path} was not exported by inceptionv4: it says nothing of classes and pixels")
-        return cls(model, verify_content(path, Artefact.from_json(model.get_rt_info([NOTE]).astype(str), str(path))))
+        return cls(
+            model, verify_content(path, ExportMetadata.from_json(model.get_rt_info([NOTE]).astype(str), str(path)))
+        )
 
     @classmethod
-    def of_graph(cls, graph: bytes, artefact: Artefact) -> OpenVinoBackend:
+    def of_graph(cls, graph: bytes, metadata: ExportMetadata) -> OpenVinoBackend:
         """An ONNX graph that is in memory."""
-        return cls(core().read_model(graph), artefact)
+        return cls(core().read_model(graph), metadata)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         edges = np.linspace(0, len(images), min(self.streams, len(images)) + 1).astype(int)
-        if self.artefact.batch_size is not None:
+        if self.metadata.batch_size is not None:
             edges = np.array([0, len(images)])
         parts = [images[start:end] for start, end in itertools.pairwise(edges)]
         running = list(zip(self._requests, parts, strict=False))

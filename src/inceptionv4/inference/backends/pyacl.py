@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError, Error
+from inceptionv4.export_metadata import ExportMetadata
 
 ALREADY_STARTED = 100002
 """ACL_ERROR_REPEAT_INITIALIZE"""
@@ -32,7 +32,7 @@ class PyAclModel:
 
     name = "pyACL"
 
-    def __init__(self, path: Path, artefact: Artefact, device: int) -> None:
+    def __init__(self, path: Path, metadata: ExportMetadata, device: int) -> None:
         """`device` is counted among those that ASCEND_RT_VISIBLE_DEVICES leaves.
 
         Raises:
@@ -54,14 +54,14 @@ class PyAclModel:
             if code:
                 raise CheckpointError(
                     f"{path} was not loaded (pyACL: error {code}{_details(acl)}): it is compiled for "
-                    f"{artefact.soc_version}, this is {acl.get_soc_name()}; if these are the same, it is damaged; "
+                    f"{metadata.soc_version}, this is {acl.get_soc_name()}; if these are the same, it is damaged; "
                     "export it again with --soc-version"
                 )
             taken.callback(acl.mdl.unload, self._model)
             self._description = acl.mdl.create_desc()
             taken.callback(acl.mdl.destroy_desc, self._description)
             self._check("acl.mdl.get_desc", acl.mdl.get_desc(self._description, self._model))
-            self._shape, self._type = self._match(path, artefact)
+            self._shape, self._type = self._match(path, metadata)
             self._input = self._reserve(acl.mdl.get_input_size_by_index(self._description, 0), taken)
             self._output = self._reserve(acl.mdl.get_output_size_by_index(self._description, 0), taken)
             taken.callback(acl.rt.set_context, self._context)  # first of all: the thread may be another one by then
@@ -85,23 +85,23 @@ class PyAclModel:
         logits: np.ndarray = counting.view(self._type).reshape(self._shape).astype(np.float32)
         return logits
 
-    def _match(self, path: Path, artefact: Artefact) -> tuple[tuple[int, ...], Any]:
+    def _match(self, path: Path, metadata: ExportMetadata) -> tuple[tuple[int, ...], Any]:
         """The shape and type of the output, if the model is the one that its description describes."""
         mdl, description = self._acl.mdl, self._description
-        spec, batch = artefact.spec, artefact.batch_size or 1
-        image = 3 * spec.preprocessing.size**2 * np.dtype(artefact.input).itemsize
+        spec, batch = metadata.spec, metadata.batch_size or 1
+        image = 3 * spec.preprocessing.size**2 * np.dtype(metadata.input).itemsize
         found: tuple[Any, ...] = (mdl.get_num_inputs(description), mdl.get_num_outputs(description))
         if found == (1, 1):
             dimensions = self._value("acl.mdl.get_output_dims", mdl.get_output_dims(description, 0))
             shape = tuple(dimensions["dims"])
             kind, size = mdl.get_input_data_type(description, 0), mdl.get_input_size_by_index(description, 0)
             result = mdl.get_output_data_type(description, 0)
-            fits = kind == INPUT_TYPES[artefact.input] and 0 <= size - batch * image < image
+            fits = kind == INPUT_TYPES[metadata.input] and 0 <= size - batch * image < image
             if fits and shape == (batch, len(spec.classes)) and result in OUTPUT_TYPES:
                 return shape, OUTPUT_TYPES[result]
             found = (f"type {kind}, {size} bytes", f"type {result}, {shape}")
         raise CheckpointError(
-            f"{path} is not the model that {path.name}.json describes: {batch} {artefact.input} images of "
+            f"{path} is not the model that {path.name}.json describes: {batch} {metadata.input} images of "
             f"{spec.preprocessing.size} px, {len(spec.classes)} classes; it has input {found[0]}, output {found[1]}; "
             "copy the two together, or export the model again"
         )

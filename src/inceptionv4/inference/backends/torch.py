@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from inceptionv4.artefact import Precision
 from inceptionv4.data.transforms import normalize
+from inceptionv4.export_metadata import Precision
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.network.rewrites import rewrite
 from inceptionv4.runtime.device import Device
 from inceptionv4.spec import ModelSpec
 
@@ -39,7 +39,7 @@ class TorchBackend(Backend):
         self.network = network.eval()
         if mode != "eager":
             assert isinstance(network, InceptionV4)
-            self.network = rewrite(network)
+            self.network = build_inference_graph(network)
         device.place(self.network)
         if mode == "compiled":
             self.network.compile(dynamic=False)

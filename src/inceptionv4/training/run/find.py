@@ -16,8 +16,8 @@ from inceptionv4.errors import ConfigError, RunError, UsageError
 from inceptionv4.runtime import storage
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.files import require_utf8, write_text
-from inceptionv4.runtime.shelf import bring
-from inceptionv4.runtime.storage import Place, absolute, join, plain
+from inceptionv4.runtime.object_cache import fetch
+from inceptionv4.runtime.storage import PathOrUri, absolute, join, plain
 from inceptionv4.settings import build, dump, read_yaml
 from inceptionv4.strict_json import to_json
 from inceptionv4.training.run.settings import differences
@@ -25,7 +25,7 @@ from inceptionv4.training.run.settings import differences
 PACKAGES = ("inceptionv4", "torch", "torchvision", "pillow", "numpy", "safetensors")
 
 
-def create_run(config: Config, device: Device) -> Place:
+def create_run(config: Config, device: Device) -> PathOrUri:
     """Make the next run folder of the recipe, with its settings and environment; in object storage, only there.
 
     Raises:
@@ -51,7 +51,7 @@ def create_run(config: Config, device: Device) -> Place:
     return run
 
 
-def find_run(config: Config, resume: str | None) -> Place | None:
+def find_run(config: Config, resume: str | None) -> PathOrUri | None:
     """The run folder to go on with, here or in object storage.
 
     `auto` is the newest run of the recipe that can go on with these settings (see `settings.py`) and was begun on data
@@ -74,7 +74,7 @@ def find_run(config: Config, resume: str | None) -> Place | None:
     return next((run for run in runs if _can_go_on(run, config)), None)
 
 
-def bring_settings(resume: str) -> Path:
+def fetch_settings(resume: str) -> Path:
     """The `config.yaml` of a run folder or of the run at a URI, as a file here.
 
     Raises:
@@ -89,10 +89,10 @@ def bring_settings(resume: str) -> Path:
                 "are compared with those in its states"
             )
         raise UsageError(f"{run} is no run folder: it has no config.yaml; give one such as runs/digits/1, or auto")
-    return bring(join(run, "config.yaml"))
+    return fetch(join(run, "config.yaml"))
 
 
-def _can_go_on(run: Place, config: Config) -> bool:
+def _can_go_on(run: PathOrUri, config: Config) -> bool:
     """Whether a run was begun with settings that allow `config`; one of another version's settings does not."""
     text = read_settings(run)
     if text is None:
@@ -106,7 +106,7 @@ def _can_go_on(run: Place, config: Config) -> bool:
     return same_place and not differences(config, begun)
 
 
-def _has_checkpoints(run: Place) -> bool:
+def _has_checkpoints(run: PathOrUri) -> bool:
     if isinstance(run, Path):
         return any((run / "checkpoints").glob("*.safetensors"))
     return bool(storage.list_objects(f"{run}/checkpoints"))
@@ -121,7 +121,7 @@ def _create_remotely(recipe: str, config: Config, device: Device) -> str:
     return f"{recipe}/{number}"
 
 
-def _numbers(recipe: Place) -> set[int]:
+def _numbers(recipe: PathOrUri) -> set[int]:
     """List the numbers of the runs in a folder of runs."""
     if isinstance(recipe, Path):
         names = {path.name for path in recipe.glob("*")}
@@ -130,7 +130,7 @@ def _numbers(recipe: Place) -> set[int]:
     return {int(name) for name in names if name.isdigit()}
 
 
-def read_settings(run: Place) -> str | None:
+def read_settings(run: PathOrUri) -> str | None:
     """The text of a run's config.yaml, if it has one.
 
     Raises:

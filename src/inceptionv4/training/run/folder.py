@@ -10,20 +10,20 @@ from inceptionv4.errors import RunError
 from inceptionv4.printable import note
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.distributed import Ranks
-from inceptionv4.runtime.storage import Place, is_uri
+from inceptionv4.runtime.storage import PathOrUri, is_uri
 from inceptionv4.training.run.find import create_run
 from inceptionv4.training.run.lock import RunLock
-from inceptionv4.training.run.mirror import Mirror
+from inceptionv4.training.run.remote_run import RemoteRun
 
 
 class RunFolder:
     """A run's place and, on the first process, the folder that is written; a context manager.
 
     `place` is what people call it, None before `begin`; `path` is where the first process writes. That is the place
-    itself, under a lock, or for a URI a mirror of it. The other processes hold nothing.
+    itself, under a lock, or for a URI a local copy of it. The other processes hold nothing.
     """
 
-    def __init__(self, place: Place | None, ranks: Ranks) -> None:
+    def __init__(self, place: PathOrUri | None, ranks: Ranks) -> None:
         """`place` is the run to go on with, or None.
 
         Raises:
@@ -34,8 +34,8 @@ class RunFolder:
         self.place = agree(place, ranks)
         self.path = Path()
         self.warnings: list[str] = []
-        """What a user should know of lock and mirror."""
-        self._held: RunLock | Mirror | None = None
+        """What a user should know of the lock and the remote run."""
+        self._held: RunLock | RemoteRun | None = None
         if self.place is not None:
             self._open(self.place)
 
@@ -48,7 +48,7 @@ class RunFolder:
         """Send what is to be sent, and let other processes have the run.
 
         Raises:
-            StorageError: the storage cannot be reached, or refuses; the mirror is kept.
+            StorageError: the storage cannot be reached, or refuses; the local copy is kept.
         """
         if isinstance(self._held, RunLock):
             self._held.release()
@@ -72,30 +72,30 @@ class RunFolder:
 
     def accept(self) -> None:
         """Say that the training goes on: from here on, what is at a URI follows."""
-        if isinstance(self._held, Mirror):
+        if isinstance(self._held, RemoteRun):
             self._held.follow()
 
-    def send(self) -> None:
+    def push(self) -> None:
         """Send what changed to where the run belongs.
 
         Raises:
             StorageError: the storage cannot be reached, or refuses; the next time there is more to send.
             RunError: another process has taken the run.
         """
-        if isinstance(self._held, Mirror):
-            self._held.send()
+        if isinstance(self._held, RemoteRun):
+            self._held.push()
 
     def name(self, text: str) -> str:
-        """A text in which files of a mirror have the names that people call them by."""
-        return text.replace(str(self.path), str(self.place)) if isinstance(self._held, Mirror) else text
+        """A text in which files of a remote run have the names that people call them by."""
+        return text.replace(str(self.path), str(self.place)) if isinstance(self._held, RemoteRun) else text
 
-    def _open(self, place: Place) -> None:
+    def _open(self, place: PathOrUri) -> None:
         if not self.ranks.first:
             return
         if is_uri(place):
-            self._held = Mirror(str(place), announce=note)
+            self._held = RemoteRun(str(place), announce=note)
             try:
-                self.path = self._held.fetch()
+                self.path = self._held.pull()
             except BaseException:
                 self._held.close()
                 raise
@@ -105,7 +105,7 @@ class RunFolder:
         self.warnings += [self._held.warning] if self._held.warning else []
 
 
-def agree(place: Place | None, ranks: Ranks) -> Place | None:
+def agree(place: PathOrUri | None, ranks: Ranks) -> PathOrUri | None:
     """The run that the first process found, for all.
 
     Raises:

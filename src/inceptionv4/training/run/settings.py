@@ -12,7 +12,7 @@ from typing import Any
 
 from inceptionv4.config import Config, PrecisionOption
 from inceptionv4.errors import ConfigError, UsageError
-from inceptionv4.runtime.storage import Place
+from inceptionv4.runtime.storage import PathOrUri
 from inceptionv4.settings import Given, build, flatten
 from inceptionv4.training.schedule import learning_rate
 
@@ -32,7 +32,7 @@ PRECISIONS = ("training.precision", "training.eval_precision")
 """Settings whose `auto` is whatever the run began with; old states may hold it, too."""
 
 
-def settle(asked: Config, begun: Config, run: Place) -> tuple[Config, list[str]]:
+def settle(asked: Config, begun: Config, run: PathOrUri) -> tuple[Config, list[str]]:
     """The settings that a run goes on with, which began with `begun`, where `asked` are wished for.
 
     Returns them, and in words what changes.

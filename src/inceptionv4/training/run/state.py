@@ -22,7 +22,7 @@ from torch import Tensor
 
 from inceptionv4.errors import CheckpointError, UnreadableError
 from inceptionv4.runtime.files import link_whole
-from inceptionv4.training.learner import Learner
+from inceptionv4.training.train_step import TrainStep
 from inceptionv4.weights.checkpoint import TRAINING, Checkpoint, save_checkpoint
 from inceptionv4.weights.load import LAST
 
@@ -48,7 +48,7 @@ class Position:
 def save_state(
     run: Path,
     checkpoint: Checkpoint,
-    learner: Learner,
+    train_step: TrainStep,
     position: Position,
     keep: int,
     facts: Mapping[str, Any] | None = None,
@@ -61,18 +61,18 @@ def save_state(
     Raises:
         RunError: the disk is full; the states before are as they were.
     """
-    tensors = {f"{TRAINING}network/{name}": tensor for name, tensor in learner.network.state_dict().items()}
-    for name, parameter in learner.network.named_parameters():
-        for slot, value in learner.optimizer.state.get(parameter, {}).items():
+    tensors = {f"{TRAINING}network/{name}": tensor for name, tensor in train_step.network.state_dict().items()}
+    for name, parameter in train_step.network.named_parameters():
+        for slot, value in train_step.optimizer.state.get(parameter, {}).items():
             if value is None:  # sgd without momentum remembers nothing
                 continue
             tensors[f"{TRAINING}optimizer/{name}/{slot}"] = value
     all_facts = {
         **checkpoint.training,
         "position": asdict(position),
-        "average_steps": learner.average.steps,
-        "scaler": learner.scaler.state_dict(),
-        "overflows": learner.overflows,
+        "average_steps": train_step.ema.steps,
+        "scaler": train_step.scaler.state_dict(),
+        "overflows": train_step.overflows,
         **(facts or {}),
     }
     path = state_path(run, position.step)
@@ -123,8 +123,8 @@ def read_position(checkpoint: Checkpoint) -> Position:
         raise UnreadableError(f"the state was written by another version: {error!r}") from None
 
 
-def restore(checkpoint: Checkpoint, learner: Learner) -> None:
-    """Put a state into a new learner, in its own layout and on its own device.
+def restore(checkpoint: Checkpoint, train_step: TrainStep) -> None:
+    """Put a state into a new train_step, in its own layout and on its own device.
 
     Raises:
         CheckpointError: the state is of another network or optimizer.
@@ -132,21 +132,21 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
     tensors = checkpoint.weights
     own = f"{TRAINING}network/"
     try:
-        learner.network.load_state_dict(
+        train_step.network.load_state_dict(
             {name[len(own) :]: value for name, value in tensors.items() if name.startswith(own)}
         )
-        learner.average.network.load_state_dict(checkpoint.model_weights())
+        train_step.ema.network.load_state_dict(checkpoint.model_weights())
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"the saved state does not fit these settings: {reason}") from None
-    learner.average.steps = checkpoint.training["average_steps"]
-    learner.scaler.load_state_dict(checkpoint.training["scaler"])
-    learner.overflows = checkpoint.training["overflows"]
-    for name, parameter in learner.network.named_parameters():
+    train_step.ema.steps = checkpoint.training["average_steps"]
+    train_step.scaler.load_state_dict(checkpoint.training["scaler"])
+    train_step.overflows = checkpoint.training["overflows"]
+    for name, parameter in train_step.network.named_parameters():
         prefix = f"{TRAINING}optimizer/{name}/"
         slots = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if slots:
-            learner.optimizer.state[parameter] = {slot: _as(parameter, value) for slot, value in slots.items()}
+            train_step.optimizer.state[parameter] = {slot: _as(parameter, value) for slot, value in slots.items()}
 
 
 def _as(parameter: Tensor, value: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.architecture import NORM_EPS
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, PADDLE, TIMM, ZOO, Norm, Origin, our_convolutions
+from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, PADDLE, TIMM, ZOO, NamingScheme, Norm, our_convolutions
 
 CLASSES = 1000
 BACKGROUND = 1001
@@ -59,7 +59,7 @@ class Report:
         return "\n".join(self.lines())
 
 
-def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Origin:
+def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> NamingScheme:
     """Whose names these are. `classes` is their number, where the file or one beside it says it.
 
     Raises:
@@ -77,14 +77,14 @@ def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Origin
     )
 
 
-def _has_background(arrays: Mapping[str, Array], origin: Origin, classes: int | None) -> bool:
+def _has_background(arrays: Mapping[str, Array], origin: NamingScheme, classes: int | None) -> bool:
     """True if the first of 1001 outputs is for images of nothing, and not a class like the others."""
     bias = origin.head[1]
     return bias in arrays and len(arrays[bias]) == BACKGROUND and classes != BACKGROUND
 
 
 def assemble(
-    arrays: Mapping[str, Array], origin: Origin, dtype: torch.dtype = torch.float32, classes: int | None = None
+    arrays: Mapping[str, Array], origin: NamingScheme, dtype: torch.dtype = torch.float32, classes: int | None = None
 ) -> tuple[dict[str, Tensor], Report]:
     """Weights by the names of our network, in `dtype`, and what became of each array. `classes` is their number, where
     the file or one beside it says it; else the first of 1001 is taken for the background and dropped.
@@ -104,7 +104,7 @@ def _is_plain(array: Array) -> bool:
 
 
 class _Assembly:
-    def __init__(self, arrays: Mapping[str, Array], origin: Origin, classes: int | None) -> None:
+    def __init__(self, arrays: Mapping[str, Array], origin: NamingScheme, classes: int | None) -> None:
         self.arrays, self.origin = arrays, origin
         self.background = _has_background(arrays, origin, classes)
         self.report = Report(origin.name)

@@ -34,7 +34,7 @@ MINDSPORE_NORM = Norm(".gamma", ".beta", ".moving_mean", ".moving_variance")
 
 
 @dataclass(frozen=True)
-class Origin:
+class NamingScheme:
     """A project's way of writing down an Inception-v4."""
 
     name: str
@@ -178,15 +178,17 @@ _MINDSPORE_SKIPPED = (
     ),
 )
 
-OURS = Origin(
+OURS = NamingScheme(
     "ours, without a specification", our_convolutions(), ".conv.weight", ".norm", TORCH_NORM,
     ("classifier.weight", "classifier.bias"), INCEPTION,
 )  # fmt: skip
-TIMM = Origin("timm", _timm(), ".conv.weight", ".bn", TORCH_NORM, ("last_linear.weight", "last_linear.bias"), INCEPTION)
-CADENE = Origin(
+TIMM = NamingScheme(
+    "timm", _timm(), ".conv.weight", ".bn", TORCH_NORM, ("last_linear.weight", "last_linear.bias"), INCEPTION
+)
+CADENE = NamingScheme(
     "Cadene", TIMM.convolutions, ".conv.weight", ".bn", TORCH_NORM, TIMM.head, Preprocessing(interpolation="bilinear"),
 )  # fmt: skip
-ZOO = Origin(
+ZOO = NamingScheme(
     "MindSpore's model zoo", _mindspore(), ".conv.conv.weight", ".conv.batchnorm",
     Norm(".gamma", ".beta", ".moving_mean", ".moving_variance", eps=1e-5),
     ("softmax.dense.weight", "softmax.dense.bias"),
@@ -194,12 +196,12 @@ ZOO = Origin(
     Preprocessing(crop=1.0, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
     skipped=_MINDSPORE_SKIPPED,
 )  # fmt: skip
-MINDCV = Origin(
+MINDCV = NamingScheme(
     "MindCV", _mindspore(), ".conv.weight", ".bn", MINDSPORE_NORM, ("classifier.weight", "classifier.bias"),
     Preprocessing(interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
     skipped=_MINDSPORE_SKIPPED,
 )  # fmt: skip
-SLIM = Origin(
+SLIM = NamingScheme(
     "TF-slim", _slim(), "/weights", "/BatchNorm", Norm(None, "/beta", "/moving_mean", "/moving_variance"),
     ("InceptionV4/Logits/Logits/weights", "InceptionV4/Logits/Logits/biases"),
     # 0.875 of both sides are cut out of the middle and resized to 299 x 299.
@@ -213,7 +215,7 @@ SLIM = Origin(
          "a number of the training"),
     ),
 )  # fmt: skip
-PADDLE = Origin(
+PADDLE = NamingScheme(
     "PaddleClas", _paddle(), "._conv.weight", "._batch_norm",
     Norm(".weight", ".bias", "._mean", "._variance", eps=1e-5),
     ("out.weight", "out.bias"),

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from inceptionv4.artefact import NOTE as EXPORTED
-from inceptionv4.artefact import Artefact
 from inceptionv4.errors import CheckpointError, ConfigError
+from inceptionv4.export_metadata import NOTE as EXPORTED
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.imagenet import class_names
 from inceptionv4.printable import note
 from inceptionv4.runtime.exported import verify_content
@@ -20,7 +20,7 @@ from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.foreign.assemble import BACKGROUND, CLASSES, DROPPED, Report, assemble, recognize
 from inceptionv4.weights.foreign.containers import is_onnx, read_arrays
 from inceptionv4.weights.foreign.onnx import drop_background, read_onnx
-from inceptionv4.weights.foreign.origins import IN_TORCH, PADDLE, TIMM, Origin
+from inceptionv4.weights.foreign.origins import IN_TORCH, PADDLE, TIMM, NamingScheme
 from inceptionv4.weights.notes import read_notes, read_spec, read_training
 from inceptionv4.weights.timm_config import CONFIG, apply_config, count_classes, load_config
 
@@ -31,7 +31,7 @@ class _Found:
 
     weights: dict[str, Tensor]
     report: Report
-    origin: Origin
+    origin: NamingScheme
     """Whose names or network, and so whose preprocessing where nothing says another."""
     notes: Mapping[str, str]
     noted: ModelSpec | None
@@ -77,7 +77,7 @@ def _read_graph(path: Path) -> _Found:
     model = read_onnx(path)
     noted = read_spec(path, model.notes)
     if EXPORTED in model.notes:
-        verify_content(path, Artefact.from_json(model.notes[EXPORTED], str(path)))
+        verify_content(path, ExportMetadata.from_json(model.notes[EXPORTED], str(path)))
     origin = PADDLE if model.architecture == PADDLE.architecture else TIMM
     config = None if noted else _read_config(path.with_name(CONFIG), origin)
     if noted is None and count_classes(config or {}) != BACKGROUND:
@@ -103,7 +103,7 @@ def _read_arrays(path: Path) -> _Found:
     return _Found(weights, report, origin, notes, noted, config)
 
 
-def _read_config(path: Path, origin: Origin) -> dict[str, Any] | None:
+def _read_config(path: Path, origin: NamingScheme) -> dict[str, Any] | None:
     """The config of timm's beside weights of `origin`; None if there is none. A line says why a file is not used."""
     if not path.is_file():
         return None

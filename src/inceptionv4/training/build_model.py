@@ -1,4 +1,4 @@
-"""The network as a training finds it: with weights of chance, or with those that it starts from."""
+"""Build the network that a training starts from: with random weights, or with those of `model.weights`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.load import read_model, start_from
 
 
-def make_network(
+def build_model(
     config: ModelConfig, spec: ModelSpec, *, resumes: bool = False
 ) -> tuple[InceptionV4, ModelSpec, list[str]]:
     """A network for `spec`, drawn from torch's global generator, with the weights of `config.weights` if it names any.
 
-    Weights bring their architecture with them, which is why the specification is returned, too, and what a user may
+    Weights fetch their architecture with them, which is why the specification is returned, too, and what a user may
     want to know of them. A training that `resumes` has its own in `spec`, and its weights elsewhere.
 
     Raises:

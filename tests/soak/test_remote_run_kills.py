@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 import s3
 from runs import assert_same_run
-from test_mirror import OUTPUT, RUN, as_on_a_disk, config_of, proxy, served, whole  # noqa: F401 - fixtures
+from test_remote_run import OUTPUT, RUN, as_on_a_disk, config_of, proxy, served, whole  # noqa: F401 - fixtures
 
 from inceptionv4.settings import dump
 

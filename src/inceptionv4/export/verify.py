@@ -1,22 +1,29 @@
-"""The gate that every export passes: the file, run by its own runtime on real images, answers as the model does."""
+"""Run an exported file in its own runtime on real images, and compare its answers with the model's.
+
+reference_outputs = compute_reference_outputs(network, checkpoint, data)
+exporter.write_and_verify(metadata, path, reference_outputs)
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from inceptionv4.artefact import Precision, Verification
 from inceptionv4.data.index import DIGITS, read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.options import recorded_options
 from inceptionv4.data.photographs import load_photographs
 from inceptionv4.data.samples import Samples
 from inceptionv4.errors import AnswerError, DataError, Error
+from inceptionv4.export_metadata import ExportMetadata, Precision, Verification, coarsest
 from inceptionv4.inference.agreement import Reference
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.torch import TorchBackend
+from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.storage import absolute
@@ -27,7 +34,7 @@ IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Questions:
+class ReferenceOutputs:
     """Images, and what the plain network answers to them."""
 
     reference: Reference
@@ -35,7 +42,9 @@ class Questions:
     """Where the images come from that are not the package's photographs."""
 
 
-def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -> Questions:
+def compute_reference_outputs(
+    network: InceptionV4, checkpoint: Checkpoint, data: str | None = None
+) -> ReferenceOutputs:
     """Answers of the plain network in float32, in evaluation mode on the CPU, to at most `IMAGES` real images.
 
     Those are of `data` if it is given, else of the data that the model was trained on if they can still be read, else
@@ -49,20 +58,20 @@ def ask(network: InceptionV4, checkpoint: Checkpoint, data: str | None = None) -
         AnswerError: an answer of the network is not finite.
     """
     if data is not None:
-        return _ask(network, checkpoint, data)
+        return _reference_outputs(network, checkpoint, data)
     trained_on = checkpoint.trained_on.get("location")
     if trained_on is not None:
         # Nobody asked for them now: whatever is wrong with them, decoding included, is no reason to export nothing.
         try:
-            return _ask(network, checkpoint, trained_on)
+            return _reference_outputs(network, checkpoint, trained_on)
         except AnswerError:
             raise
         except (Error, OSError):
-            return _ask(network, checkpoint, DIGITS)
-    return _ask(network, checkpoint, DIGITS)
+            return _reference_outputs(network, checkpoint, DIGITS)
+    return _reference_outputs(network, checkpoint, DIGITS)
 
 
-def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
+def _reference_outputs(network: InceptionV4, checkpoint: Checkpoint, data: str) -> ReferenceOutputs:
     options = recorded_options(checkpoint.trained_on, absolute(data))
     samples, preprocessing = read_dataset(data, options=options).val, checkpoint.spec.preprocessing
     if not len(samples):
@@ -77,7 +86,7 @@ def _ask(network: InceptionV4, checkpoint: Checkpoint, data: str) -> Questions:
     plain = TorchBackend(network, checkpoint.spec, select_device("cpu", "fp32"), mode="eager")
     names = [*map(asked.describe, range(len(asked))), *["a photograph of the package"] * len(photographs)]
     plain.require_finite(reference.logits, names.__getitem__)
-    return Questions(reference, samples.source.location)
+    return ReferenceOutputs(reference, samples.source.location)
 
 
 def spread(samples: Samples, count: int) -> Samples:
@@ -86,17 +95,17 @@ def spread(samples: Samples, count: int) -> Samples:
     return Samples(samples.source, samples.rows[chosen], samples.labels[chosen], samples.classes)
 
 
-def verify(name: str, backend: Backend, questions: Questions, precision: Precision) -> Verification:
+def verify(name: str, backend: Backend, reference_outputs: ReferenceOutputs, precision: Precision) -> Verification:
     """Run a model in its runtime and compare it with the network.
 
     Raises:
         Error: it answers differently. The caller keeps nothing of it then.
     """
-    agreement = questions.reference.compare(backend.infer(questions.reference.images), precision)
-    every = agreement.images == len(questions.reference.images)
+    agreement = reference_outputs.reference.compare(backend.infer(reference_outputs.reference.images), precision)
+    every = agreement.images == len(reference_outputs.reference.images)
     found = Verification(
         images=agreement.images,
-        source=f"{questions.source} and photographs" if every else questions.source,
+        source=f"{reference_outputs.source} and photographs" if every else reference_outputs.source,
         largest_difference=agreement.largest_difference,
         top1_agreement=agreement.top1_agreement,
         top5_overlap=agreement.top5_overlap,
@@ -108,3 +117,34 @@ def verify(name: str, backend: Backend, questions: Questions, precision: Precisi
             "It was not kept; try another precision, or another version of the runtime"
         )
     return found
+
+
+class Exporter(ABC):
+    """A model in another form, ready to be a file."""
+
+    @abstractmethod
+    def save(self, metadata: ExportMetadata, path: Path) -> ExportMetadata:
+        """Write the file and others beside it if it takes more than one; returns `metadata`, which describes them, with
+        their checksum.
+        """
+
+    def open(self, path: Path) -> Backend:
+        """What was saved, in its own runtime, on the CPU where it can be."""
+        return open_backend(path, device="cpu")
+
+    def write_and_verify(
+        self, metadata: ExportMetadata, path: Path, reference_outputs: ReferenceOutputs
+    ) -> ExportMetadata:
+        """Write the file, run it, and write what it answered into its description, which is returned. That does not
+        call it verified if it had to be run in another precision.
+
+        Raises:
+            Error: it answers differently from the model. The file is there nevertheless: `path` is to be in a folder
+                of `write_together`, which leaves nothing of it then.
+        """
+        self.save(metadata, path)
+        backend = self.open(path)
+        # Answers are off by what the file was rounded to, and by what it was computed in: the coarser of the two.
+        allowed = coarsest((metadata.precision, backend.precision))
+        verification = replace(verify(path.name, backend, reference_outputs, allowed), computed_in=backend.precision)
+        return self.save(replace(metadata, verification=verification), path)

@@ -1,4 +1,4 @@
-"""What is trained, and one step of it."""
+"""One training step: forward, loss, backward, optimizer and EMA, in micro-batches, on every process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from inceptionv4.errors import DivergedError, UsageError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.distributed import Ranks
-from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.batch_norm import BatchNormStatistics
+from inceptionv4.training.ema import ModelEma
 from inceptionv4.training.freeze import freeze, frozen_stages, train_mode
 from inceptionv4.training.loss import Loss, class_weights
 from inceptionv4.training.mixing import mix
 from inceptionv4.training.optimizer import build_optimizer
-from inceptionv4.training.statistics import RunningStatistics
 from inceptionv4.training.teacher import Teacher
 
 MAX_OVERFLOWS = 25
@@ -40,8 +40,8 @@ class Step:
     images: int
 
 
-class Learner:
-    """A network with its average, its loss and its optimizer, on one device of each process.
+class TrainStep:
+    """A network with its EMA, loss and optimizer, on one device of each process.
 
     The batch of a step goes through in `training.accumulate` parts over all processes. A part is the same whichever
     process it is on: dropout and mixing are seeded by its number, and gradients, losses and the norms' statistics add
@@ -61,7 +61,7 @@ class Learner:
         freeze(network, frozen)
         device.place(network)
         network.checkpointed = config.training.activation_checkpointing == "blocks"
-        self.average = MovingAverage(network, config.training.ema_decay)
+        self.ema = ModelEma(network, config.training.ema_decay)
         if config.training.sync_norms and self.ranks.count > 1:
             network = sync_norms(network, device)
         train_mode(network, frozen)
@@ -74,7 +74,7 @@ class Learner:
         self.optimizer = build_optimizer(network, config.optimizer)
         self.scaler = device.scaler()
         self.overflows = 0
-        self.statistics = RunningStatistics(network)
+        self.batch_norm = BatchNormStatistics(network)
         self._model: nn.Module = network
         if self.ranks.count > 1:
             # Statistics are averaged instead of the first process's being copied to all.
@@ -93,7 +93,7 @@ class Learner:
         images, weight, short = self.ranks.total(len(batch), self.loss.weight(batch.labels), len(batch) < 2)
         if short:
             return None
-        self.statistics.begin()
+        self.batch_norm.begin()
         slices = self.parts(batch)
         loss = 0.0
         for place, part in enumerate(slices):
@@ -108,7 +108,7 @@ class Learner:
                 # The processes' gradients are averaged, but they are parts of one sum.
                 self.scaler.scale(mean * self.ranks.count).backward()  # type: ignore[no-untyped-call]
             loss += mean.item()
-            self.statistics.add(len(inputs) / images)
+            self.batch_norm.add(len(inputs) / images)
         (total,) = self.ranks.total(loss)
         self.scaler.unscale_(self.optimizer)
         gradient_norm = clip_gradient(self.network, self.config.optimizer.clip_norm)
@@ -116,13 +116,13 @@ class Learner:
             self._reject(batch, number, loss, total, gradient_norm)
             return None
         self.overflows = 0
-        self.statistics.end(self.ranks)
+        self.batch_norm.end(self.ranks)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.average.update()
+        self.ema.update()
         return Step(total, gradient_norm, int(images))
 
     def parts(self, batch: Batch) -> list[slice]:
@@ -144,7 +144,7 @@ class Learner:
 
     def _reject(self, batch: Batch, number: int, loss: float, total: float, gradient_norm: float) -> None:
         """Go back to before the step; raise unless the cause is fp16's range, which a smaller scale avoids."""
-        self.statistics.undo()
+        self.batch_norm.undo()
         self.optimizer.zero_grad()
         facts = f"loss {total:g}, gradient norm {gradient_norm:g}"
         if self.scaler.is_enabled() and math.isfinite(total):

@@ -1,4 +1,4 @@
-"""Work on many images, done ahead of its use and handed out in order.
+"""Prefetch: read and prepare the images of the next batches in threads, and hand them out in order.
 
 Workers are threads: reading, decoding and resizing release Python's lock, the index is there once however many they
 are, and a thread cannot be killed from under the training. What is read over a network is read by threads of its own,
@@ -18,22 +18,22 @@ from inceptionv4.errors import ImageError
 Given = TypeVar("Given")
 Item = TypeVar("Item")
 
-BATCHES_AHEAD = 2
-"""Batches that are prepared while one is used."""
+BATCHES_PREFETCHED = 2
+"""Batches that are prefetch_batches while one is used."""
 
 
-def prepared(
+def prefetch_batches(
     batches: Iterable[Sequence[Given]],
     read: Callable[[Given], bytes],
     prepare: Callable[[Given, bytes], Item],
     workers: int,
-    readers: int = 0,
+    io_threads: int = 0,
 ) -> Iterator[tuple[Sequence[Given], list[Item | ImageError]]]:
     """Each of `batches`, with what `prepare` makes of its members and of what `read` gives for them, or the
     `ImageError` that one of both raises instead.
 
     `workers` threads work ahead, so that `batches` is read further than its images are handed out; if 0, the caller's
-    thread works when asked. `readers` threads read ahead of them; if 0, who prepares reads.
+    thread works when asked. `io_threads` threads read ahead of them; if 0, who prepares reads.
     """
 
     def attempt(given: Given, content: Callable[[], bytes]) -> Item | ImageError:
@@ -47,8 +47,8 @@ def prepared(
         return working.submit(attempt, given, content).result if working else partial(attempt, given, content)
 
     working = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers else None
-    reading = ThreadPoolExecutor(readers, thread_name_prefix="read") if readers else None
-    most = BATCHES_AHEAD if working or reading else 0
+    reading = ThreadPoolExecutor(io_threads, thread_name_prefix="read") if io_threads else None
+    most = BATCHES_PREFETCHED if working or reading else 0
     try:
         ahead: deque[tuple[Sequence[Given], list[Callable[[], Item | ImageError]]]] = deque()
         for batch in batches:

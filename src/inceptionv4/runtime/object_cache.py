@@ -1,4 +1,4 @@
-"""Objects on the local disk, whole, as many as a limit allows: a cache for all processes of a machine.
+"""Cache of whole objects on the local disk, up to a limit, shared by all processes of a machine.
 
 Under `$XDG_CACHE_HOME/inceptionv4/objects` an object lies as `<hash of its URI, size and version>-<name>`. While it is
 fetched it is `<the same>.part`, of its full size from the start, so that room is reserved, and locked by who fetches
@@ -19,18 +19,18 @@ from pathlib import Path
 
 from inceptionv4.errors import RunError, StorageError, UsageError
 from inceptionv4.runtime.files import cache_folder, locked, try_lock
-from inceptionv4.runtime.storage import Object, Place, download, find, is_uri
+from inceptionv4.runtime.storage import Object, PathOrUri, download, find, is_uri
 
 LOCK = "lock"
 
 
-class Shelf:
-    """The shelf of this machine, with up to `limit` bytes, for one user of it, who says what is to stay."""
+class ObjectCache:
+    """The cache of this machine, up to `limit` bytes, as one of its users sees it."""
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
         self.folder = cache_folder() / "objects" if folder is None else folder
         self.limit = cache_limit(self.folder) if limit is None else limit
-        self.staying: set[Path] = set()
+        self.pinned: set[Path] = set()
         """Not removed to make room for what this user wants; what other users want may cost them."""
 
     def place(self, object: Object) -> Path:
@@ -81,7 +81,7 @@ class Shelf:
         return path
 
     @contextmanager
-    def borrow(self, object: Object) -> Iterator[Path | None]:
+    def open_pinned(self, object: Object) -> Iterator[Path | None]:
         """`fetch`, and while this is open nobody removes it."""
         while True:
             path = self.fetch(object)
@@ -134,7 +134,7 @@ class Shelf:
         for _, bytes, path in sorted(found):
             if excess <= 0:
                 break
-            if path in self.staying:
+            if path in self.pinned:
                 continue
             with path.open("rb") as file:
                 if try_lock(file.fileno(), fcntl.LOCK_EX):
@@ -143,8 +143,8 @@ class Shelf:
         return excess <= 0
 
 
-def bring(place: Place) -> Path:
-    """The file that a path or a URI names; an object's lies on the shelf.
+def fetch(place: PathOrUri) -> Path:
+    """The file that a path or a URI names; an object's is in the cache.
 
     Raises:
         StorageError: there is no such object, or no room, or the storage cannot be reached, or refuses.
@@ -155,10 +155,10 @@ def bring(place: Place) -> Path:
     object = find(str(place))
     if object is None:
         raise StorageError(f"{place} is not there; look with `aws s3 ls` or the like what is")
-    return _bring(object)
+    return _fetch(object)
 
 
-def bring_with(uri: str, names: Iterable[str]) -> Path:
+def fetch_with(uri: str, names: Iterable[str]) -> Path:
     """The file of the object at `uri`, by its own name, with files beside it of those objects beside it that are called
     one of `names` and exist. They are links, in a folder for these very versions of the objects.
 
@@ -178,7 +178,7 @@ def bring_with(uri: str, names: Iterable[str]) -> Path:
         for object in objects:
             link = folder / f".{object.name}.{os.getpid()}"
             link.unlink(missing_ok=True)
-            link.symlink_to(_bring(object))
+            link.symlink_to(_fetch(object))
             link.replace(folder / object.name)
     except OSError as error:
         raise RunError(
@@ -187,13 +187,13 @@ def bring_with(uri: str, names: Iterable[str]) -> Path:
     return folder / named.name
 
 
-def _bring(object: Object) -> Path:
-    shelf = Shelf()
-    shelf.limit = max(shelf.limit, object.size)  # what was asked for by name is fetched in any case
-    path = shelf.fetch(object)
+def _fetch(object: Object) -> Path:
+    cache = ObjectCache()
+    cache.limit = max(cache.limit, object.size)  # what was asked for by name is fetched in any case
+    path = cache.fetch(object)
     if path is None:
         raise StorageError(
-            f"no room for {object.uri}, {object.size / 1e9:.2g} GB, in {shelf.folder}; free some space there"
+            f"no room for {object.uri}, {object.size / 1e9:.2g} GB, in {cache.folder}; free some space there"
         )
     return path
 

@@ -21,11 +21,11 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.spec import ModelSpec, Preprocessing
-from inceptionv4.training.learner import MAX_OVERFLOWS, Learner
+from inceptionv4.training.batch_norm import BatchNormStatistics
 from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.training.run.state import Position, read_position, restore, save_state
-from inceptionv4.training.statistics import RunningStatistics
 from inceptionv4.training.teacher import Teacher
+from inceptionv4.training.train_step import MAX_OVERFLOWS, TrainStep
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -44,27 +44,27 @@ def config(**training: Any) -> Config:
     )
 
 
-def learner(dataset: Dataset, settings: Config) -> Learner:
+def train_step(dataset: Dataset, settings: Config) -> TrainStep:
     torch.manual_seed(0)
     network = InceptionV4(3, width=0.1, dropout=0.0)
     device = select_device("cpu", settings.training.precision)
-    return Learner(network, settings, dataset.train, device)
+    return TrainStep(network, settings, dataset.train, device)
 
 
 def first_batch(dataset: Dataset, settings: Config) -> Batch:
     return next(TrainingLoader(dataset.train, settings, workers=0).epoch(0))
 
 
-def everything(it: Learner) -> dict[str, Tensor]:
+def everything(it: TrainStep) -> dict[str, Tensor]:
     state = {f"network {name}": value for name, value in it.network.state_dict().items()}
-    state |= {f"average {name}": value for name, value in it.average.network.state_dict().items()}
+    state |= {f"average {name}": value for name, value in it.ema.network.state_dict().items()}
     for name, parameter in it.network.named_parameters():
         slots = it.optimizer.state.get(parameter, {})
         state |= {f"optimizer {name} {slot}": value for slot, value in slots.items()}
     return {name: value.clone() for name, value in state.items() if "num_batches" not in name}
 
 
-def rescale(it: Learner, scale: float) -> None:
+def rescale(it: TrainStep, scale: float) -> None:
     it.scaler.load_state_dict(it.scaler.state_dict() | {"scale": scale})
 
 
@@ -74,25 +74,25 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_fp16_learns_and_an_overflow_advances_nothing(dataset: Dataset, tmp_path: Path) -> None:
     settings = config(precision="fp16")
-    it, batch = learner(dataset, settings), first_batch(dataset, settings)
+    it, batch = train_step(dataset, settings), first_batch(dataset, settings)
     assert it.device.precision == "fp16"
     assert it.step(batch, 0, 1e-3) is not None
-    before, steps, scale = everything(it), it.average.steps, it.scaler.get_scale()
+    before, steps, scale = everything(it), it.ema.steps, it.scaler.get_scale()
     rescale(it, 2.0**60)
     for overflow in range(3):
         assert it.step(batch, 1, 1e-3) is None
         assert it.overflows == overflow + 1
         assert it.scaler.get_scale() == 2.0 ** (59 - overflow)
         assert same(everything(it), before)
-        assert it.average.steps == steps
+        assert it.ema.steps == steps
     # It goes on where it was, also after a stop.
     spec = ModelSpec(classes=dataset.classes, width=0.1)
     (tmp_path / "checkpoints").mkdir()
-    save_state(tmp_path, Checkpoint(it.average.network.state_dict(), spec), it, Position(step=1), keep=1)
+    save_state(tmp_path, Checkpoint(it.ema.network.state_dict(), spec), it, Position(step=1), keep=1)
     saved = inspect_run(tmp_path).state
     assert saved is not None
     assert read_position(saved).step == 1
-    again = learner(dataset, settings)
+    again = train_step(dataset, settings)
     restore(saved, again)
     assert (again.overflows, again.scaler.get_scale()) == (3, 2.0**57)
     for resumed in (it, again):
@@ -105,7 +105,7 @@ def test_fp16_learns_and_an_overflow_advances_nothing(dataset: Dataset, tmp_path
 
 def test_fp16_gives_up_after_too_many_overflows(dataset: Dataset) -> None:
     settings = config(precision="fp16")
-    it, batch = learner(dataset, settings), first_batch(dataset, settings)
+    it, batch = train_step(dataset, settings), first_batch(dataset, settings)
     rescale(it, 2.0**100)
     before = everything(it)
     assert [it.step(batch, 7, 1e-3) for _ in range(MAX_OVERFLOWS - 1)] == [None] * 24
@@ -118,7 +118,7 @@ def test_fp16_and_bf16_follow_fp32(dataset: Dataset) -> None:
     losses = {}
     for precision in ("fp32", "bf16", "fp16"):
         settings = config(precision=precision)
-        it, batch = learner(dataset, settings), first_batch(dataset, settings)
+        it, batch = train_step(dataset, settings), first_batch(dataset, settings)
         steps = [it.step(batch, number, 1e-3) for number in range(6)]
         losses[precision] = [step.loss for step in steps if step is not None]
     assert losses["fp32"][-1] < losses["fp32"][0] - 0.1
@@ -128,7 +128,7 @@ def test_fp16_and_bf16_follow_fp32(dataset: Dataset) -> None:
 
 def test_a_batch_too_small_for_a_norm_is_no_step(dataset: Dataset) -> None:
     settings = config()
-    it, batch = learner(dataset, settings), first_batch(dataset, settings)
+    it, batch = train_step(dataset, settings), first_batch(dataset, settings)
     before = everything(it)
     assert it.step(batch.part(slice(0, 1)), 0, 1e-3) is None
     assert it.step(batch.part(slice(0, 0)), 0, 1e-3) is None
@@ -137,7 +137,7 @@ def test_a_batch_too_small_for_a_norm_is_no_step(dataset: Dataset) -> None:
 
 def test_statistics_move_once_by_the_mean_over_parts() -> None:
     norm = torch.nn.BatchNorm2d(4)
-    statistics = RunningStatistics(norm)
+    statistics = BatchNormStatistics(norm)
     images = torch.randn(6, 4, 5, 5)
     statistics.begin()
     expected = []
@@ -182,7 +182,7 @@ def test_a_student_comes_to_answer_as_its_teacher(dataset: Dataset, teacher: Pat
     """Taught by the teacher alone, the difference of their answers falls; the labels have no say."""
     loss = LossConfig(teacher=str(teacher), teacher_share=1.0, teacher_temperature=2.0)
     settings = dataclasses.replace(config(), loss=loss)
-    it, batch = learner(dataset, settings), first_batch(dataset, settings)
+    it, batch = train_step(dataset, settings), first_batch(dataset, settings)
     losses = []
     for number in range(25):
         step = it.step(batch, number, 2e-3)

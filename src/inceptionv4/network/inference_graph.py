@@ -1,4 +1,4 @@
-"""The network as it answers: rewrites that change how an answer is computed, and not the answer but for rounding.
+"""The network for inference: norms folded and pools moved, with equal answers but for rounding.
 
 Norms go into convolutions: `W' = W gamma / sqrt(variance + eps)`, `b' = beta - mean gamma / sqrt(variance + eps)`.
 
@@ -35,7 +35,7 @@ class ConvReLU(nn.Sequential):
 
 
 @torch.no_grad()
-def rewrite(network: InceptionV4) -> InceptionV4:
+def build_inference_graph(network: InceptionV4) -> InceptionV4:
     """A copy of `network`, in evaluation mode, that computes the same by 149 convolutions with ReLUs, pools and
     concatenations between them. Folded in float64, kept in the network's own type; the classifier is shared.
 
@@ -51,7 +51,7 @@ def rewrite(network: InceptionV4) -> InceptionV4:
 
 
 @torch.no_grad()
-def take_pixels(rewritten: InceptionV4, mean: tuple[float, ...], std: tuple[float, ...]) -> InceptionV4:
+def fold_normalization(rewritten: InceptionV4, mean: tuple[float, ...], std: tuple[float, ...]) -> InceptionV4:
     """A copy of a rewritten network that takes pixels of 0 to 255, as floats, and normalises them by itself."""
     first = _first(rewritten)
     assert first.padding == (0, 0)

@@ -1,4 +1,4 @@
-"""The shelf keeps its limit and whole objects only, whoever uses it at once and whoever is killed meanwhile."""
+"""The cache keeps its limit and whole objects only, whoever uses it at once and whoever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import s3
 
 from inceptionv4.errors import RunError, StorageError, UsageError
-from inceptionv4.runtime import shelf, storage
-from inceptionv4.runtime.shelf import Shelf, bring, cache_limit
+from inceptionv4.runtime import object_cache, storage
+from inceptionv4.runtime.object_cache import ObjectCache, cache_limit, fetch
 
 SIZE = 1000
 
@@ -45,12 +45,12 @@ def find(name: str) -> storage.Object:
     return object
 
 
-def names(shelf: Shelf) -> list[str]:
-    return sorted(path.name.partition("-")[2] for path in shelf.folder.iterdir() if path.name != "lock")
+def names(cache: ObjectCache) -> list[str]:
+    return sorted(path.name.partition("-")[2] for path in cache.folder.iterdir() if path.name != "lock")
 
 
-def fetch(shelf: Shelf, name: str) -> None:
-    path = shelf.fetch(find(name))
+def fetch_one(cache: ObjectCache, name: str) -> None:
+    path = cache.fetch(find(name))
     assert path is not None
     assert path.read_bytes() == name.encode() * SIZE
     os.utime(path, (time.time(), time.time()))
@@ -58,42 +58,42 @@ def fetch(shelf: Shelf, name: str) -> None:
 
 
 def test_what_was_used_least_recently_goes(proxy: s3.Proxy, tmp_path: Path) -> None:
-    shelf = Shelf(limit=2 * SIZE)
+    cache = ObjectCache(limit=2 * SIZE)
     for name in "ab":
-        fetch(shelf, name)
-    fetch(shelf, "a")  # used again
-    fetch(shelf, "c")
-    assert names(shelf) == ["a", "c"]
-    shelf.staying = {shelf.place(find("a"))}
-    fetch(shelf, "d")
-    assert names(shelf) == ["a", "d"]
-    with shelf.borrow(find("d")) as path:
-        assert shelf.fetch(find("b")) is None  # one stays, one is in use
+        fetch_one(cache, name)
+    fetch_one(cache, "a")  # used again
+    fetch_one(cache, "c")
+    assert names(cache) == ["a", "c"]
+    cache.pinned = {cache.place(find("a"))}
+    fetch_one(cache, "d")
+    assert names(cache) == ["a", "d"]
+    with cache.open_pinned(find("d")) as path:
+        assert cache.fetch(find("b")) is None  # one stays, one is in use
         assert path is not None
         assert path.exists()
-    fetch(shelf, "b")
-    assert Shelf(limit=SIZE - 1).fetch(find("c")) is None
-    assert names(shelf) == ["a", "b"]
+    fetch_one(cache, "b")
+    assert ObjectCache(limit=SIZE - 1).fetch(find("c")) is None
+    assert names(cache) == ["a", "b"]
 
 
 def test_an_object_that_changed_is_another_one(proxy: s3.Proxy, served: tuple[s3.Server, Path]) -> None:
-    shelf = Shelf()
+    cache = ObjectCache()
     before = find("a")
     storage.write("s3://bucket/changing", b"one")
     first = find("changing")
-    assert shelf.fetch(first).read_bytes() == b"one"  # type: ignore[union-attr]
+    assert cache.fetch(first).read_bytes() == b"one"  # type: ignore[union-attr]
     storage.write("s3://bucket/changing", b"three")
-    assert shelf.fetch(find("changing")).read_bytes() == b"three"  # type: ignore[union-attr]
+    assert cache.fetch(find("changing")).read_bytes() == b"three"  # type: ignore[union-attr]
     with pytest.raises(StorageError, match="s3://bucket/changing was replaced while it was being read"):
-        Shelf(shelf.folder / "other").fetch(first)
+        ObjectCache(cache.folder / "other").fetch(first)
     assert find("a") == before
 
 
 FETCH = """
 import sys
-from inceptionv4.runtime import storage
-from inceptionv4.runtime.shelf import Shelf
-print(Shelf().fetch(storage.find("s3://bucket/big")))
+from inceptionv4.runtime import object_cache, storage
+from inceptionv4.runtime.object_cache import ObjectCache
+print(ObjectCache().fetch(storage.find("s3://bucket/big")))
 """
 
 
@@ -128,7 +128,7 @@ def test_a_process_that_is_killed_leaves_no_harm(proxy: s3.Proxy, tmp_path: Path
     path = Path(waiting.communicate(timeout=30)[0].strip())
     process.communicate()
     assert path.read_bytes() == b"big!" * (5 << 20)
-    assert names(Shelf()) == ["big"]
+    assert names(ObjectCache()) == ["big"]
 
 
 def test_what_a_failed_fetch_took_is_given_back(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +136,8 @@ def test_what_a_failed_fetch_took_is_given_back(proxy: s3.Proxy, monkeypatch: py
     s3.use(monkeypatch, proxy.port, 0.5)
     proxy.fault = lambda request: "503"
     with pytest.raises(StorageError, match="s3://bucket/big"):
-        Shelf().fetch(object)
-    assert names(Shelf()) == []
+        ObjectCache().fetch(object)
+    assert names(ObjectCache()) == []
 
 
 def test_what_others_rename_meanwhile_does_not_matter(tmp_path: Path) -> None:
@@ -152,14 +152,14 @@ def test_what_others_rename_meanwhile_does_not_matter(tmp_path: Path) -> None:
         "        part = path.rename(f'{path}.part'); part.rename(path)\n"
         "        if not number: print(flush=True)"
     )
-    shelf = Shelf(tmp_path, limit=10**9)
+    cache = ObjectCache(tmp_path, limit=10**9)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         try:
             for _ in range(300):
                 cache_limit(tmp_path)
-                assert shelf._make_room(10, tmp_path / "own")
+                assert cache._make_room(10, tmp_path / "own")
             assert other.poll() is None
         finally:
             other.kill()
@@ -167,18 +167,18 @@ def test_what_others_rename_meanwhile_does_not_matter(tmp_path: Path) -> None:
 
 def test_room_is_taken_before_another_may_ask(proxy: s3.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(Shelf, "_fill", lambda self, found, file, part: taken.append(part.stat().st_size))
+    monkeypatch.setattr(ObjectCache, "_fill", lambda self, found, file, part: taken.append(part.stat().st_size))
     with pytest.MonkeyPatch.context() as patched:
         # `fetch` would ask for ever, as nothing comes.
-        patched.setattr(Shelf, "find", lambda self, found: self.place(found) if taken else None)
-        Shelf().fetch(find("big"))
+        patched.setattr(ObjectCache, "find", lambda self, found: self.place(found) if taken else None)
+        ObjectCache().fetch(find("big"))
     assert taken == [20 << 20]
 
 
 def test_a_name_that_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """File systems take 255 bytes, and a character may be four of them."""
-    monkeypatch.setattr(shelf, "download", lambda found, file: os.write(file, b"ab"))
-    path = Shelf(tmp_path, limit=10).fetch(storage.Object(f"s3://bucket/{'训练' * 60}.tar", 2, "1"))
+    monkeypatch.setattr(object_cache, "download", lambda found, file: os.write(file, b"ab"))
+    path = ObjectCache(tmp_path, limit=10).fetch(storage.Object(f"s3://bucket/{'训练' * 60}.tar", 2, "1"))
     assert path is not None
     assert path.read_bytes() == b"ab"
     assert path.suffix == ".tar"
@@ -190,14 +190,14 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "ftruncate", full)
     with pytest.raises(RunError, match="cannot keep s3://b/k in .*: No space left on device; free some space"):
-        Shelf(tmp_path, limit=10).fetch(storage.Object("s3://b/k", 2, "1"))
+        ObjectCache(tmp_path, limit=10).fetch(storage.Object("s3://b/k", 2, "1"))
 
 
 def test_bring(proxy: s3.Proxy, tmp_path: Path) -> None:
-    assert bring(tmp_path) == tmp_path
-    assert bring("s3://bucket/a").read_bytes() == b"a" * SIZE
+    assert fetch(tmp_path) == tmp_path
+    assert fetch("s3://bucket/a").read_bytes() == b"a" * SIZE
     with pytest.raises(StorageError, match="s3://bucket/nothing is not there"):
-        bring("s3://bucket/nothing")
+        fetch("s3://bucket/nothing")
 
 
 def test_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

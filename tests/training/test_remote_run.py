@@ -22,8 +22,8 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.training.loop import train
 from inceptionv4.training.recorder import Recorder
 from inceptionv4.training.run.find import create_run, find_run
-from inceptionv4.training.run.mirror import Mirror
 from inceptionv4.training.run.recovery import set_aside
+from inceptionv4.training.run.remote_run import RemoteRun
 from inceptionv4.weights.checkpoint import load_checkpoint
 from inceptionv4.weights.load import find_model
 
@@ -154,11 +154,11 @@ def test_last_is_switched_after_the_state_is_there(
     assert (served / "bucket/runs/test/1/checkpoints/last").read_text() == "step-00000003.safetensors\n"
     proxy.fault = lambda request: "none"
     # Elsewhere it goes on after the third step, here there is nothing left to do.
-    mirror = Mirror(RUN)
+    remote_run = RemoteRun(RUN)
     with pytest.raises(RunError, match=f"another process .* {RUN}"):
-        Mirror(RUN)
-    mirror._following = False
-    mirror.close()
+        RemoteRun(RUN)
+    remote_run._following = False
+    remote_run.close()
     steps: list[int] = []
     monkeypatch.setattr(Recorder, "step", lambda self, line: steps.append(line.step))
     assert train(config, run=RUN) == RUN
@@ -176,8 +176,8 @@ def test_two_machines_do_not_train_one_run(
         stop_after(3, patched)
         with pytest.raises(StoppedError):
             train(config)
-    first = Mirror(RUN)
-    folder = first.fetch()
+    first = RemoteRun(RUN)
+    folder = first.pull()
     first.follow()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
     with pytest.raises(RunError, match=f"{RUN} is in use by process {os.getpid()} on .*; wait for it, or stop it"):
@@ -243,37 +243,37 @@ def test_a_run_that_was_not_sent_is_kept_from_the_next_of_its_name(
 
 def test_what_is_set_aside_twice_is_kept_twice(remote: dict[str, bytes]) -> None:
     remote[f"{RUN}/aside/log.jsonl"] = b"first"
-    mirror = Mirror(RUN)
-    folder = mirror.fetch()
-    mirror.follow()
+    remote_run = RemoteRun(RUN)
+    folder = remote_run.pull()
+    remote_run.follow()
     (folder / "log.jsonl").write_bytes(b"second")
     set_aside(folder, folder / "log.jsonl")
-    mirror.close()
+    remote_run.close()
     aside = {name.rpartition("/")[2]: content for name, content in remote.items() if "/aside/" in name}
     assert aside == {"log.jsonl": b"first", "log-2.jsonl": b"second"}
 
 
 def test_a_newer_state_here_is_never_deleted(remote: dict[str, bytes]) -> None:
     """It is damaged, or cannot be gone on from for another reason: whoever knows more may want it."""
-    mirror = Mirror(RUN)
-    folder = mirror.fetch()
+    remote_run = RemoteRun(RUN)
+    folder = remote_run.pull()
     (folder / "checkpoints/step-00000055.safetensors").write_bytes(b"not sent")
-    mirror._fetched = False  # the process is killed here
-    mirror.close()
-    mirror = Mirror(RUN)
-    mirror.fetch()
+    remote_run._fetched = False  # the process is killed here
+    remote_run.close()
+    remote_run = RemoteRun(RUN)
+    remote_run.pull()
     kept = folder.with_name("1-unsent/checkpoints/step-00000055.safetensors".partition("/")[0])
     assert (kept / "checkpoints/step-00000055.safetensors").read_bytes() == b"not sent"
-    assert f"what could not be sent to {RUN} before is kept in {kept}" in mirror.warning
-    mirror.close()
+    assert f"what could not be sent to {RUN} before is kept in {kept}" in remote_run.warning
+    remote_run.close()
 
 
 def test_a_refused_run_is_left_as_it_is(remote: dict[str, bytes]) -> None:
     before = dict(remote)
-    mirror = Mirror(RUN)
-    folder = mirror.fetch()
+    remote_run = RemoteRun(RUN)
+    folder = remote_run.pull()
     (folder / "log.jsonl").write_bytes(b"changed here")
-    mirror.close()
+    remote_run.close()
     assert remote == before
     assert not folder.exists()
 
@@ -307,10 +307,10 @@ def test_keys_that_climb_out_of_the_run_are_left(
     objects = [storage.Object(f"{RUN}/{key}", 4, "1") for key in keys]
     monkeypatch.setattr(storage, "list_objects", lambda uri: objects)
     monkeypatch.setattr(storage, "download", lambda found, file: os.write(file, b"evil"))
-    mirror = Mirror(RUN)
-    folder = mirror.fetch()
-    mirror._fetched = False
-    mirror.close()
+    remote_run = RemoteRun(RUN)
+    folder = remote_run.pull()
+    remote_run._fetched = False
+    remote_run.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [
         folder / "config.yaml"
     ]
@@ -351,8 +351,8 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 def test_objects_that_stand_for_folders_are_none_of_the_run_s(remote: dict[str, bytes]) -> None:
     run = dict(remote)
     remote |= {f"{RUN}/{folder}": b"" for folder in ("checkpoints", "plots", "notes")} | {f"{RUN}/notes/a.txt": b"note"}
-    with closing(Mirror(RUN)) as mirror:
-        folder = mirror.fetch()
+    with closing(RemoteRun(RUN)) as remote_run:
+        folder = remote_run.pull()
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         names = {name.removeprefix(f"{RUN}/") for name in run} - {"checkpoints/last"}
         assert files == names | {"notes/a.txt"}
@@ -371,9 +371,9 @@ def test_a_run_that_could_not_be_fetched_whole_is_left_as_it_is(
 
     with monkeypatch.context() as patched:
         patched.setattr(storage, "download", half)
-        with pytest.raises(StorageError, match="the line is cut"), closing(Mirror(RUN)) as mirror:
-            mirror.fetch()
+        with pytest.raises(StorageError, match="the line is cut"), closing(RemoteRun(RUN)) as remote_run:
+            remote_run.pull()
     assert remote == before
-    with closing(Mirror(RUN)) as mirror:
-        assert (mirror.fetch() / "checkpoints/step-00000002.safetensors").read_bytes() == b"state"
+    with closing(RemoteRun(RUN)) as remote_run:
+        assert (remote_run.pull() / "checkpoints/step-00000002.safetensors").read_bytes() == b"state"
     assert remote == before

@@ -1,4 +1,4 @@
-"""The running statistics of norms in a step whose batch goes through the network in parts."""
+"""Running statistics of batch norms, for steps whose batch goes through the network in micro-batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from inceptionv4.runtime.distributed import Ranks
 
 
-class RunningStatistics:
+class BatchNormStatistics:
     """Moves the running means and variances once a step, by the mean over all parts, on whatever process they are.
 
     A norm by itself moves them with each part that it sees. Then they would depend on how a batch is divided, and

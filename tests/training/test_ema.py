@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from inceptionv4.training.average import MovingAverage
+from inceptionv4.training.ema import ModelEma
 
 
 def test_average_of_weights_and_statistics_equals_the_recurrence() -> None:
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     nn.init.constant_(network[0].weight, 10.0)
-    average = MovingAverage(network, decay=0.5)
+    average = ModelEma(network, decay=0.5)
     weight, variance = 10.0, 1.0
     for step in range(1, 8):
         with torch.no_grad():
@@ -29,7 +29,7 @@ def test_average_of_weights_and_statistics_equals_the_recurrence() -> None:
 
 def test_no_decay_follows_exactly() -> None:
     network = nn.Linear(3, 3)
-    average = MovingAverage(network, decay=0.0)
+    average = ModelEma(network, decay=0.0)
     with torch.no_grad():
         network.weight.mul_(3)
     average.update()

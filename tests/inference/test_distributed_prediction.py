@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from inceptionv4.errors import DataError, StorageError
-from inceptionv4.inference import together
-from inceptionv4.inference.classifier import Guess, Prediction
-from inceptionv4.inference.together import predict_together
+from inceptionv4.inference import distributed
+from inceptionv4.inference.classifier import ClassScore, Prediction
+from inceptionv4.inference.distributed import predict_distributed
 from inceptionv4.runtime.distributed import Ranks
 
 
@@ -54,12 +54,12 @@ def run(count: int, work: Callable[[Ranks], Any]) -> list[Any]:
 
 
 def answer(images: Iterable[str]) -> Iterator[Prediction]:
-    return (Prediction(image, (Guess(f"class of {image}", 1.0),)) for image in images)
+    return (Prediction(image, (ClassScore(f"class of {image}", 1.0),)) for image in images)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_each_image_is_answered_by_one_and_heard_by_all_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "ROUND", 4)
+    monkeypatch.setattr(distributed, "ROUND", 4)
     for total in (0, 1, count, 4 * count - 1, 4 * count, 4 * count + 1, 50):
         images = [f"{number}.jpg" for number in range(total)]
         asked: list[str] = []
@@ -69,13 +69,13 @@ def test_each_image_is_answered_by_one_and_heard_by_all_in_order(count: int, mon
                 asked.append(image)  # noqa: B023 - run to its end below
                 yield from answer([image])
 
-        heard = run(count, lambda ranks: list(predict_together(predict, images, ranks)))  # noqa: B023
+        heard = run(count, lambda ranks: list(predict_distributed(predict, images, ranks)))  # noqa: B023
         assert heard == [list(answer(images))] * count
         assert sorted(asked) == sorted(images)
 
 
 def test_what_fails_on_one_fails_on_all_after_the_answers_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "ROUND", 4)
+    monkeypatch.setattr(distributed, "ROUND", 4)
     heard: dict[int, list[str]] = {0: [], 1: []}
 
     def predict(own: Iterable[str]) -> Iterator[Prediction]:
@@ -85,7 +85,7 @@ def test_what_fails_on_one_fails_on_all_after_the_answers_before_it(monkeypatch:
             yield from answer([image])
 
     def work(ranks: Ranks) -> None:
-        for prediction in predict_together(predict, map(str, range(40)), ranks):
+        for prediction in predict_distributed(predict, map(str, range(40)), ranks):
             heard[ranks.rank].append(prediction.file)
 
     ended = run(2, work)
@@ -98,6 +98,6 @@ def test_what_fails_on_one_fails_on_all_after_the_answers_before_it(monkeypatch:
 @pytest.mark.parametrize("theirs", [["a", "b", "x", "d"], ["a", "b", "c"], ["a", "b", "c", "d", "e"]])
 def test_other_images_on_another_machine_are_an_error(theirs: list[str]) -> None:
     lists = {0: ["a", "b", "c", "d"], 1: theirs}
-    for error in run(2, lambda ranks: list(predict_together(answer, lists[ranks.rank], ranks))):
+    for error in run(2, lambda ranks: list(predict_distributed(answer, lists[ranks.rank], ranks))):
         assert isinstance(error, DataError)
         assert "the images of process 1 of 2 are not those of the first" in str(error)

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, which generalises better than any single step's."""
+"""Exponential moving average (EMA) of a network's weights. It generalises better than the weights of any single step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class MovingAverage:
+class ModelEma:
     """A copy of `network` that follows it: after each step, average <- decay * average + (1 - decay) * weights.
 
     Running statistics of norms are averaged like weights. The decay rises as (1 + step) / (10 + step) up to `decay`

@@ -18,7 +18,7 @@ from inceptionv4.serving.uploads import ABOUT_TO_STOP
 Result = TypeVar("Result")
 
 
-class Answerer:
+class InferenceService:
     """A model with the threads that prepare its images and the one that answers."""
 
     def __init__(self, backend: Backend, limits: Limits, observe: Callable[[int, float], None]) -> None:

@@ -1,4 +1,4 @@
-"""What an exported model says of itself: all that is needed to feed it and to trust it.
+"""Metadata of an exported model: all that is needed to feed it and to trust it.
 
 As JSON it is kept in the file where the format has a place for it (ONNX's metadata, OpenVINO's runtime information),
 and beside it, as NAME.om.json, where it has none (MINDIR, AIR, .om).
@@ -74,7 +74,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artefact:
+class ExportMetadata:
     """An exported model.
 
     `input` is float32 `(B, 3, size, size)`, normalised as `spec.preprocessing` says, or uint8 `(B, size, size, 3)`,
@@ -101,7 +101,7 @@ class Artefact:
     """None: it was never run."""
 
     @property
-    def doubt(self) -> str | None:
+    def unverified_reason(self) -> str | None:
         """Why it is not verified; None: it is, in the precision that it is to compute in."""
         if self.verification is None:
             return "it was never run; `inceptionv4 evaluate` runs it, where its runtime is"
@@ -113,11 +113,15 @@ class Artefact:
         return None
 
     def to_json(self) -> str:
-        status = {"status": "verified"} if self.doubt is None else {"status": "unverified", "reason": self.doubt}
+        status = (
+            {"status": "verified"}
+            if self.unverified_reason is None
+            else {"status": "unverified", "reason": self.unverified_reason}
+        )
         return to_json(status | asdict(self), indent=2)
 
     @classmethod
-    def from_json(cls, text: str, name: str) -> Artefact:
+    def from_json(cls, text: str, name: str) -> ExportMetadata:
         """The inverse of `to_json`; `name` is the file's, for errors.
 
         Raises:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from inceptionv4.errors import DataError, Error, ImageError, StorageError, UsageError
-from inceptionv4.export import parity
-from inceptionv4.export.parity import ask
+from inceptionv4.export import verify
+from inceptionv4.export.verify import compute_reference_outputs
 from inceptionv4.weights.checkpoint import Checkpoint
 from inceptionv4.weights.load import load_model
 
@@ -40,9 +40,9 @@ def trained_on(model: Path, location: object) -> Checkpoint:
 
 def test_images_are_held_out_ones_of_the_training_data(narrow_model: Path, textures: Path) -> None:
     network, _ = load_model(narrow_model)
-    questions = ask(network, trained_on(narrow_model, textures))
-    assert questions.source == str(textures)
-    assert len(questions.reference.images) == len(questions.reference.logits) == 32 + 8
+    reference_outputs = compute_reference_outputs(network, trained_on(narrow_model, textures))
+    assert reference_outputs.source == str(textures)
+    assert len(reference_outputs.reference.images) == len(reference_outputs.reference.logits) == 32 + 8
 
 
 def test_training_data_that_cannot_be_read_give_way_to_digits(
@@ -50,7 +50,7 @@ def test_training_data_that_cannot_be_read_give_way_to_digits(
 ) -> None:
     network, _ = load_model(narrow_model)
     for place in (broken, few, tmp_path / "gone"):
-        assert ask(network, trained_on(narrow_model, place)).source == "digits"
+        assert compute_reference_outputs(network, trained_on(narrow_model, place)).source == "digits"
 
 
 @pytest.mark.parametrize(
@@ -59,25 +59,25 @@ def test_training_data_that_cannot_be_read_give_way_to_digits(
 def test_so_do_those_whose_store_is_out_of_reach(
     narrow_model: Path, textures: Path, monkeypatch: pytest.MonkeyPatch, reason: Exception
 ) -> None:
-    read = parity.read_dataset
+    read = verify.read_dataset
 
     def refuse(place: str, **options: object) -> object:
         if place == "digits":
             return read(place, **options)
         raise reason
 
-    monkeypatch.setattr(parity, "read_dataset", refuse)
+    monkeypatch.setattr(verify, "read_dataset", refuse)
     network, checkpoint = load_model(narrow_model)
-    assert ask(network, trained_on(narrow_model, "s3://nobody/photos.zip")).source == "digits"
+    assert compute_reference_outputs(network, trained_on(narrow_model, "s3://nobody/photos.zip")).source == "digits"
     with pytest.raises(type(reason)):
-        ask(network, checkpoint, "s3://nobody/photos.zip")
+        compute_reference_outputs(network, checkpoint, "s3://nobody/photos.zip")
 
 
 def test_a_place_that_was_named_is_taken_or_refused(
     narrow_model: Path, textures: Path, broken: Path, few: Path, tmp_path: Path
 ) -> None:
     network, checkpoint = load_model(narrow_model)
-    assert ask(network, trained_on(narrow_model, broken), str(textures)).source == str(textures)
+    assert compute_reference_outputs(network, trained_on(narrow_model, broken), str(textures)).source == str(textures)
     kinds: tuple[tuple[Path, type[Error], str], ...] = (
         (broken, ImageError, "cannot be decoded"),
         (few, DataError, "has no held-out images"),
@@ -85,4 +85,4 @@ def test_a_place_that_was_named_is_taken_or_refused(
     )
     for place, kind, words in kinds:
         with pytest.raises(kind, match=words):
-            ask(network, checkpoint, str(place))
+            compute_reference_outputs(network, checkpoint, str(place))

@@ -1,4 +1,4 @@
-"""A run folder in object storage: written here, in a folder of the cache, and sent there whenever a state is saved.
+"""A run folder in object storage: written to a local folder, and pushed whenever a state is saved.
 
 What is there is always enough to go on from. Objects appear whole, and they are sent in this order:
 
@@ -32,7 +32,7 @@ FOLDERS = ("checkpoints", "plots")
 """The folders that every run has."""
 
 
-class Mirror:
+class RemoteRun:
     """The run at a URI and its `folder` here, which are this process's own until `close`."""
 
     def __init__(self, uri: str, announce: Callable[[str], None] = lambda line: None) -> None:
@@ -79,7 +79,7 @@ class Mirror:
         with self._lock:
             try:
                 if self._following:
-                    self.send()
+                    self.push()
                 if self._following or self._fetched:
                     shutil.rmtree(self.folder, ignore_errors=True)
             except StorageError as failure:
@@ -89,7 +89,7 @@ class Mirror:
             finally:
                 self._lease.release()
 
-    def fetch(self) -> Path:
+    def pull(self) -> Path:
         """Make the folder the same as the run there.
 
         What a training on this machine saved and could not send is kept, if it is of this run and newer. A folder of
@@ -163,7 +163,7 @@ class Mirror:
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True)
 
-    def send(self) -> None:
+    def push(self) -> None:
         """Make the run there the same as the folder.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Several processes that answer as one: each image is answered by one of them, and all hear all answers in order."""
+"""Distributed prediction: each image is answered by one process, and all processes get all answers in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUND = 64
 """Answers of each process that are exchanged at once."""
 
 
-def predict_together(
+def predict_distributed(
     predict: Callable[[Iterable[Image]], Iterable[Prediction]], images: Iterable[Image], ranks: Ranks
 ) -> Iterator[Prediction]:
     """What `predict` gives for all of `images`, in their order, on every process; each answers for its share of them.
