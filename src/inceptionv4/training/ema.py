@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of a network's weights. It generalises better than the weights of any single step."""
+"""Exponential moving average (EMA) of a network's weights, which generalises better than those of any single step."""
 
 from __future__ import annotations
 
