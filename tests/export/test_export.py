@@ -196,7 +196,8 @@ def test_the_processor_decides_whether_a_short_precision_is_verified(
         )
 
 
-@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.slow), ("--pixels",)], ids=["floats", "pixels"])
+@pytest.mark.parametrize("options", [(), ("--pixels",)], ids=["floats", "pixels"])
+@pytest.mark.slow
 def test_a_mindir_does_too_and_is_evaluated(
     model: Path, textures: Path, tmp_path: Path, expected: Any, command: Callable[..., Any], options: tuple[str, ...]
 ) -> None:

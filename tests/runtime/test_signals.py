@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from inceptionv4.errors import StoppedError
-from inceptionv4.runtime.signals import SIGNALS, StopRequests, asked_for, handle
+from inceptionv4.runtime.process import SIGNALS, StopRequests, asked_for, handle
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_who_was_begun_to_ignore_hang_ups_does() -> None:
 WAIT = """
 import sys, time
 from pathlib import Path
-from inceptionv4.runtime.signals import StopRequests
+from inceptionv4.runtime.process import StopRequests
 with StopRequests() as stop:
     print("ready", flush=True)
     end = time.monotonic() + 20

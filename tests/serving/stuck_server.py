@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inceptionv4.cli import main
 from inceptionv4.inference import runtimes
-from inceptionv4.serving import decoder
+from inceptionv4.serving import batching
 
 
 def sleep(*arguments: object, **options: object) -> None:
@@ -38,5 +38,5 @@ if __name__ == "__main__":
     where, *options = sys.argv[1:]
     runtimes.open_backend = load  # type: ignore[assignment]
     if where == "decoding":
-        decoder.decode = sleep  # type: ignore[assignment]
+        batching.decode = sleep  # type: ignore[assignment]
     main(["serve", "stuck", "--port", "0", *options])

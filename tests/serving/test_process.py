@@ -25,7 +25,7 @@ import pytest
 from test_limits import png, read_all
 
 from inceptionv4.cli.serve import NEEDED
-from inceptionv4.serving.batcher import WARM_UP_SECONDS
+from inceptionv4.serving.batching import WARM_UP_SECONDS
 from inceptionv4.serving.limits import CONNECTIONS, HEAD_SECONDS, MAX_IMAGES, SPARE_DESCRIPTORS, UPLOAD_SECONDS, Limits
 from inceptionv4.serving.server import KEEP_ALIVE_SECONDS
 

@@ -19,7 +19,7 @@ from inceptionv4.data.decode import FORMATS, decode
 from inceptionv4.data.tools.doctor import _look
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import ImageError
-from inceptionv4.serving.decoder import Decoder
+from inceptionv4.serving.batching import Decoder
 from inceptionv4.spec import Preprocessing
 
 MUTANTS = 2000

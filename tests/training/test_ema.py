@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from inceptionv4.training.ema import ModelEma
+from inceptionv4.training.optimizer import ModelEma
 
 
 def test_average_of_weights_and_statistics_equals_the_recurrence() -> None:

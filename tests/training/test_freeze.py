@@ -14,8 +14,8 @@ from inceptionv4.config import AugmentConfig, ScheduleConfig
 from inceptionv4.errors import ConfigError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.training import loop
-from inceptionv4.training.freeze import NAMES, frozen_stages
 from inceptionv4.training.loop import train
+from inceptionv4.training.optimizer import NAMES, frozen_stages
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 

@@ -33,8 +33,8 @@ from inceptionv4.errors import ConfigError, DivergedError, RunError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.spec import Preprocessing
 from inceptionv4.training import build_model
-from inceptionv4.training.ema import ModelEma
 from inceptionv4.training.loop import train
+from inceptionv4.training.optimizer import ModelEma
 from inceptionv4.training.run.state import saved_states
 from inceptionv4.training.schedule import learning_rate
 from inceptionv4.training.train_step import TrainStep

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inceptionv4.config import AugmentConfig
-from inceptionv4.training.mixing import mix
+from inceptionv4.training.losses import mix
 
 # Image i is of the value i everywhere, so that a pixel says where it is from.
 IMAGES = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 40, 50)

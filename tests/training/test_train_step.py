@@ -22,9 +22,9 @@ from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.training.batch_norm import BatchNormStatistics
+from inceptionv4.training.losses import Teacher
 from inceptionv4.training.run.recovery import inspect_run
 from inceptionv4.training.run.state import Position, read_position, restore, save_state
-from inceptionv4.training.teacher import Teacher
 from inceptionv4.training.train_step import MAX_OVERFLOWS, TrainStep
 from inceptionv4.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 

@@ -35,11 +35,10 @@ from inceptionv4.config import PrecisionOption, RuntimeOption
 from inceptionv4.data.options import AS_FOUND
 from inceptionv4.errors import Error, OutputError, StoppedError
 from inceptionv4.printable import note
-from inceptionv4.runtime.ending import end
 from inceptionv4.runtime.files import settle_home
 from inceptionv4.runtime.lack import is_lack_of_memory
 from inceptionv4.runtime.launcher import read_launch
-from inceptionv4.runtime.signals import handle
+from inceptionv4.runtime.process import end, handle
 
 FEW_CORES = 8
 """A laptop's, which other programs use too."""

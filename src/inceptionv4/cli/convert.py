@@ -41,7 +41,7 @@ def convert(
     """
     from inceptionv4.runtime.exported import sidecar
     from inceptionv4.settings import read_options
-    from inceptionv4.weights.convert import convert as run
+    from inceptionv4.weights.write import convert as run
     from inceptionv4.weights.write import format_of
 
     form = to or format_of(output)

@@ -65,7 +65,7 @@ def serve(
         raise UsageError(f"--name must be one part of an address, got {name!r}")
 
     from inceptionv4.inference.runtimes import open_backend
-    from inceptionv4.runtime.ending import leave_threads_behind
+    from inceptionv4.runtime.process import leave_threads_behind
     from inceptionv4.serving.app import App
     from inceptionv4.serving.server import address_of, bind
     from inceptionv4.serving.server import serve as run_server

@@ -1,19 +1,20 @@
-"""Inception-v4 as a torch module."""
+"""Inception-v4 as a torch module, and activation checkpointing of its stages."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from inceptionv4.network.architecture import MIN_SIZE, widen
 from inceptionv4.network.blocks import ConvNormReLU as ConvNormReLU
 from inceptionv4.network.blocks import build as build
 from inceptionv4.network.blocks import channels_after
-from inceptionv4.network.checkpointing import run_checkpointed
 from inceptionv4.network.recompute import can_recompute, run_recomputing
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
 
@@ -125,3 +126,29 @@ def check_images(shape: torch.Size, in_channels: int) -> None:
     expected = f"(B, {in_channels}, H, W) with H and W of at least {MIN_SIZE}"
     if len(shape) != 4 or shape[1] != in_channels or min(shape[2:]) < MIN_SIZE:
         raise ValueError(f"images must be {expected}, got {tuple(shape)}")
+
+
+def run_checkpointed(stage: nn.Module, compute: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """`compute(features)`, done a second time for the gradient, in which `stage`'s running statistics stay."""
+    output: Tensor = checkpoint(
+        compute,
+        features,
+        use_reentrant=False,
+        preserve_rng_state=False,  # no stage draws at random
+        context_fn=lambda: (nullcontext(), _resting_statistics(stage)),
+    )
+    return output
+
+
+@contextmanager
+def _resting_statistics(stage: nn.Module) -> Iterator[None]:
+    norms = [module for module in stage.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, batches) in zip(norms, before, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if batches is None else batches.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches

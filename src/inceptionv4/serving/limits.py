@@ -1,7 +1,8 @@
-"""How much a server takes upon itself."""
+"""Limits of the server: how much it accepts, and for how long it waits."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 MAX_IMAGES = 64
@@ -46,3 +47,22 @@ class Limits:
     def images(self) -> int:
         """Most images of one request."""
         return min(MAX_IMAGES, self.queue)
+
+
+def allow_connections() -> int:
+    """How many there may be: `CONNECTIONS`, or fewer if the system's hard limit says so: an eighth of it at least.
+
+    The soft limit, often 1024, is raised to what is needed: beyond it nobody's connection could be accepted, a health
+    check's neither.
+    """
+    if sys.platform == "win32":  # which counts no descriptors
+        return CONNECTIONS
+    import resource
+
+    needed = CONNECTIONS + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not 0 <= soft < needed:  # -1 is no limit
+        return CONNECTIONS
+    soft = min(needed, hard) if hard >= 0 else needed
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(soft - SPARE_DESCRIPTORS, soft // 8)

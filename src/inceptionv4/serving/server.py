@@ -16,12 +16,10 @@ import uvicorn
 
 from inceptionv4.errors import Error, StoppedError, UsageError
 from inceptionv4.printable import note
-from inceptionv4.runtime.ending import end_at_once
-from inceptionv4.runtime.signals import SIGNALS, handle
+from inceptionv4.runtime.process import SIGNALS, end_at_once, handle
 from inceptionv4.serving.app import App
 from inceptionv4.serving.connection import Connection, Connections
-from inceptionv4.serving.descriptors import allow_connections
-from inceptionv4.serving.limits import BACKLOG
+from inceptionv4.serving.limits import BACKLOG, allow_connections
 
 KEEP_ALIVE_SECONDS = 20
 """For which a connection that has been answered waits for its next request."""

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from inceptionv4.errors import ImageError, ServingError
 from inceptionv4.inference.backends.backend import Backend
-from inceptionv4.serving.batcher import Batcher
-from inceptionv4.serving.decoder import Decoder
+from inceptionv4.serving.batching import Batcher, Decoder
 from inceptionv4.serving.limits import Limits
 from inceptionv4.serving.uploads import ABOUT_TO_STOP
 

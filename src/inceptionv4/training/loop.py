@@ -22,7 +22,7 @@ from inceptionv4.evaluation.metrics import Metrics
 from inceptionv4.inference.backends.torch import TorchBackend
 from inceptionv4.runtime.device import select_device
 from inceptionv4.runtime.distributed import Ranks, join_ranks
-from inceptionv4.runtime.signals import StopRequests, asked_for
+from inceptionv4.runtime.process import StopRequests, asked_for
 from inceptionv4.runtime.storage import PathOrUri, absolute
 from inceptionv4.spec import ModelSpec
 from inceptionv4.training.build_model import build_model

@@ -1,7 +1,9 @@
-"""Optimizers: which weights decay, and RMSprop as TensorFlow defines it."""
+"""Optimizers and their parameter groups, the EMA of the weights, and stages that stay frozen."""
 
 from __future__ import annotations
 
+import copy
+import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from inceptionv4.config import OptimizerConfig
-from inceptionv4.training.freeze import NAMES
+from inceptionv4.errors import ConfigError
+from inceptionv4.network.architecture import STAGES
+from inceptionv4.network.layers import InceptionV4
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -99,3 +103,64 @@ class RMSpropTF(torch.optim.Optimizer):
             torch._foreach_addcdiv_(velocities, gradients, roots, value=group["lr"])
             torch._foreach_sub_(weights, velocities)
         return loss
+
+
+class ModelEma:
+    """A copy of `network` that follows it: after each step, average <- decay * average + (1 - decay) * weights.
+
+    Running statistics of norms are averaged like weights. The decay rises as (1 + step) / (10 + step) up to `decay`
+    (tf.train.ExponentialMovingAverage's `num_updates`), so that the random first weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+        ours, theirs = self.network.state_dict(), network.state_dict()
+        names = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        self._averages = [ours[name] for name in names]
+        self._weights = [theirs[name] for name in names]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follow the network after an optimizer step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def frozen_stages(text: str | None) -> tuple[str, ...]:
+    """The stages that `training.freeze` names: one, or a range such as `stem..reduction_a`, both ends included.
+
+    Raises:
+        ConfigError: there is no such stage, or the range runs backwards.
+    """
+    if text is None:
+        return ()
+    first, _, last = text.partition("..")
+    places = []
+    for name in (first, last or first):
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
+            raise ConfigError(f"training.freeze names no stage with {name!r}; {known}")
+        places.append(NAMES.index(name))
+    if places[0] > places[1]:
+        raise ConfigError(f"training.freeze runs from the image to the classifier, got {text!r}")
+    return NAMES[places[0] : places[1] + 1]
+
+
+def freeze(network: InceptionV4, stages: tuple[str, ...]) -> None:
+    """Take the stages out of the training, once and for all."""
+    for stage in stages:
+        network.features.get_submodule(stage).requires_grad_(False)
+
+
+def train_mode(network: InceptionV4, stages: tuple[str, ...]) -> None:
+    """Training mode but for the frozen stages, whose norms use what they have learnt."""
+    network.train()
+    for stage in stages:
+        network.features.get_submodule(stage).eval()

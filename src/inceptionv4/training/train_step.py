@@ -20,12 +20,8 @@ from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.device import Device
 from inceptionv4.runtime.distributed import Ranks
 from inceptionv4.training.batch_norm import BatchNormStatistics
-from inceptionv4.training.ema import ModelEma
-from inceptionv4.training.freeze import freeze, frozen_stages, train_mode
-from inceptionv4.training.loss import Loss, class_weights
-from inceptionv4.training.mixing import mix
-from inceptionv4.training.optimizer import build_optimizer
-from inceptionv4.training.teacher import Teacher
+from inceptionv4.training.losses import Loss, Teacher, class_weights, mix
+from inceptionv4.training.optimizer import ModelEma, build_optimizer, freeze, frozen_stages, train_mode
 
 MAX_OVERFLOWS = 25
 """In a row, of fp16's gradients: by then the scale has fallen to 1/33,000,000 of what it was."""

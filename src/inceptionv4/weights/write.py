@@ -1,8 +1,9 @@
-"""Our weights in the forms that others read."""
+"""Write a model in a form that others read, and convert a model from one form to another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from inceptionv4.errors import RunError, UsageError
-from inceptionv4.runtime.files import write_text, write_together, write_whole
+from inceptionv4.class_names import read_class_names
+from inceptionv4.errors import DataError, RunError, UsageError
+from inceptionv4.runtime.files import require_utf8, write_text, write_together, write_whole
+from inceptionv4.settings import Given, change
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
+from inceptionv4.weights.foreign.assemble import Report
 from inceptionv4.weights.foreign.mindspore import write_mindspore
 from inceptionv4.weights.foreign.origins import MINDCV, TIMM, NamingScheme, our_convolutions
 from inceptionv4.weights.huggingface import WEIGHTS, make_card
+from inceptionv4.weights.load import find_model, read_model
 from inceptionv4.weights.notes import make_notes, write_notes
 from inceptionv4.weights.timm_config import CONFIG, make_config
 
@@ -110,3 +115,45 @@ def format_of(path: Path) -> str:
         f"what is {path} to be? .safetensors is our own format (with --to timm, timm's), .ckpt MindSpore's, "
         "a folder Hugging Face's"
     )
+
+
+def convert(
+    source: str, output: Path, form: str, classes: Path | None = None, image: Mapping[str, Given] | None = None
+) -> tuple[Checkpoint, Report | None]:
+    """Read the weights that `source` names, give them the names in the file `classes`, if any, and the preprocessing in
+    `image`, by the keys `image.size` and so on, where it says another than theirs; write them as `form`.
+
+    Returns what was written, and what became of each array of another project's file.
+
+    Raises:
+        UsageError: no such weights, or they lie at `output`, or its name is not UTF-8; `classes` does not name them
+            all; the form cannot hold the network.
+        ConfigError: `image` has an unknown key, or a value that is out of range.
+        CheckpointError: the weights are damaged, or no Inception-v4.
+        RunError: the output cannot be written.
+    """
+    require_utf8(output)
+    if output.exists():
+        path = find_model(source)
+        if output.samefile(path.parent if output.is_dir() and path.name in WEIGHTS else path):
+            raise UsageError(f"{output} is the source; name another {'folder' if output.is_dir() else 'file'}")
+    checkpoint, report = read_model(source)
+    if classes is not None:
+        checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, classes=_names(classes, checkpoint)))
+    if image:
+        preprocessing = change(checkpoint.spec.preprocessing, image, "image.")
+        checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, preprocessing=preprocessing))
+    FORMATS[form](checkpoint, output)
+    return checkpoint, report
+
+
+def _names(file: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    try:
+        names = read_class_names(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UsageError(f"cannot read the classes in {file}: {error.strerror}") from None
+    except DataError as error:
+        raise UsageError(str(error)) from None
+    if len(names) != len(checkpoint.spec.classes):
+        raise UsageError(f"{file} names {len(names)} classes, the weights have {len(checkpoint.spec.classes)}")
+    return names

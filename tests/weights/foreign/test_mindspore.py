@@ -89,7 +89,7 @@ def test_mindcvs_checkpoint_and_back(ms: ModuleType, tmp_path: Path) -> None:
     _, report = read_model(path)
     assert str(report).startswith("MindCV: 747 arrays")
 
-    from inceptionv4.weights.convert import convert
+    from inceptionv4.weights.write import convert
 
     back = tmp_path / "back.ckpt"
     convert(str(path), back, "mindspore")

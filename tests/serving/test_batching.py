@@ -13,7 +13,7 @@ from running import MeanBackend
 from torch import Tensor
 
 from inceptionv4.errors import ServingError
-from inceptionv4.serving.batcher import Batcher
+from inceptionv4.serving.batching import Batcher
 
 
 def image(value: int, dtype: torch.dtype = torch.uint8) -> Tensor:

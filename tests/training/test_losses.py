@@ -15,7 +15,7 @@ from inceptionv4.config import LossConfig
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.samples import Samples
 from inceptionv4.runtime.device import select_device
-from inceptionv4.training.loss import Loss, class_weights
+from inceptionv4.training.losses import Loss, class_weights
 from inceptionv4.training.train_step import parts
 
 WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.1])

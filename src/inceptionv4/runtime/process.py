@@ -1,19 +1,24 @@
-"""Signals that ask to stop: the work in hand is finished and saved first.
+"""Signals that ask a process to stop, and its exit, even while threads are blocked.
 
-SIGHUP, which a terminal sends when it closes, asks to stop as SIGTERM does. A process that was begun to ignore it, as
-by `nohup`, ignores it.
+SIGTERM, SIGINT and SIGHUP ask to stop: the work in hand is finished and saved first. A terminal sends SIGHUP when it
+closes. A process that was started to ignore SIGHUP, as by `nohup`, goes on ignoring it.
+
+Python's own exit joins the threads that are at work, however long that takes; daemon threads end when they return from
+C, which is an abort ("terminate called without an active exception") if C++ is in between. `end` avoids both.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from inceptionv4.errors import StoppedError
+from inceptionv4.errors import OutputError, StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], Any]
@@ -78,3 +83,27 @@ class StopRequests:
 def asked_for(counts: Sequence[float]) -> signal.Signals | None:
     """The signal that `StopRequests.counts` speak of, or None."""
     return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
+
+
+_has_left_behind = False
+
+
+def leave_threads_behind() -> None:
+    """Say that threads are at work that nobody waits for: `end` then ends without Python's own end."""
+    global _has_left_behind
+    _has_left_behind = True
+
+
+def end(code: int) -> NoReturn:
+    """`sys.exit(code)`, or at once if threads were left behind."""
+    if not _has_left_behind:
+        sys.exit(code)
+    end_at_once(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End with what was printed, and with nothing else that Python does at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, OutputError, ValueError, RuntimeError, AttributeError):  # gone, or amid a write
+            stream.flush()
+    os._exit(code)

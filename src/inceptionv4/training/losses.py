@@ -1,14 +1,22 @@
-"""What is minimised: losses on dense targets, so that smoothed and mixed labels are nothing special."""
+"""Losses on dense targets, mixup and CutMix, which make such targets, and a teacher, whose logits are targets, too."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, one_hot
 
-from inceptionv4.config import LossConfig
+from inceptionv4.config import AugmentConfig, LossConfig
 from inceptionv4.data.samples import Samples
+from inceptionv4.errors import UsageError
+from inceptionv4.imagenet import canonical
 from inceptionv4.runtime.device import Device
+from inceptionv4.spec import Preprocessing
+from inceptionv4.weights.checkpoint import digest_tensors
+from inceptionv4.weights.load import load_model
 
 
 class Loss:
@@ -75,3 +83,71 @@ def class_weights(samples: Samples, config: LossConfig, device: Device) -> Tenso
     occurring = (counts > 0).sum()
     weights = torch.where(counts > 0, len(samples) / (occurring * counts), 0.0)
     return weights.to(device.device, torch.float32)
+
+
+def mix(
+    images: Tensor, targets: Tensor, augment: AugmentConfig, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix images `(B, 3, H, W)` and targets `(B, K)`, each with that of the opposite place in the batch.
+
+    A share l is drawn from Beta(a, a). Mixup (arXiv 1710.09412) is `l x + (1 - l) y`; CutMix (arXiv 1905.04899) pastes
+    on x a box of y, of share 1 - l of the area, whose middle is anywhere and whose outside is cut off. Targets are
+    mixed by the share that is really shown. Where both are asked for, each batch gets one of them at random.
+    """
+    if not (augment.mixup or augment.cutmix) or len(images) < 2:
+        return images, targets
+    cut = generator.random() < 0.5 if augment.mixup and augment.cutmix else bool(augment.cutmix)
+    alpha = augment.cutmix if cut else augment.mixup
+    share = float(generator.beta(alpha, alpha))
+    if cut:
+        height, width = images.shape[2:]
+        top, bottom = _span(height, math.sqrt(1 - share), generator)
+        left, right = _span(width, math.sqrt(1 - share), generator)
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+    else:
+        mixed = share * images + (1 - share) * images.flip(0)
+    return mixed, share * targets + (1 - share) * targets.flip(0)
+
+
+def _span(length: int, share: float, generator: np.random.Generator) -> tuple[int, int]:
+    """Both ends of a share of a length, about a middle that is anywhere in it."""
+    half, middle = round(length * share) / 2, int(generator.integers(length))
+    return max(math.floor(middle - half), 0), min(math.floor(middle + half), length)
+
+
+class Teacher:
+    """Answers for the very images that the student sees, mixed ones included ("a good teacher is patient and
+    consistent", arXiv 2106.05237).
+    """
+
+    def __init__(self, model: str, classes: tuple[str, ...], student: Preprocessing, device: Device) -> None:
+        """Raises:
+        UsageError: there is no such model, or it has other classes.
+        CheckpointError: it is damaged.
+        """
+        network, checkpoint = load_model(model)
+        self.digest = digest_tensors(checkpoint.weights)
+        """By which a run that goes on knows its teacher again."""
+        if canonical(checkpoint.spec.classes) != canonical(classes):
+            raise UsageError(
+                f"the teacher {model} answers in other classes than the data have; train a teacher on the same data"
+            )
+        device.place(network)
+        self.network, self.device = network.requires_grad_(False), device
+        own = checkpoint.spec.preprocessing
+
+        def planes(values: tuple[float, float, float]) -> Tensor:
+            return torch.tensor(values, device=device.device).view(1, 3, 1, 1)
+
+        # The student's normalisation is undone and the teacher's done, in one.
+        self._scale = planes(student.std) / planes(own.std)
+        self._shift = (planes(student.mean) - planes(own.mean)) / planes(own.std)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The student's input, float32 `(B, 3, H, W)`, to float32 logits `(B, K)`."""
+        with self.device.autocast():
+            logits: Tensor = self.network(images * self._scale + self._shift)
+        return logits.float()

@@ -1,26 +1,32 @@
-"""The one thread that owns the model, and the images that wait for it.
+"""Dynamic batching: threads decode images, and one thread, which owns the model, answers them in batches.
 
-When the model is free it takes what waits, up to the batch that its runtime likes. So an idle server answers an image
-at once and alone, and a busy one gathers batches while the model computes; there is no delay to tune.
+When the model is free it takes what waits, up to the batch size that its runtime prefers. So an idle server answers an
+image at once and alone, and a busy one gathers batches while the model computes; there is no delay to tune.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from inceptionv4.data.decode import decode
+from inceptionv4.data.transforms import as_batch, evaluation_crop
 from inceptionv4.errors import ServingError
 from inceptionv4.inference.backends.backend import Backend
+from inceptionv4.spec import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -160,3 +166,48 @@ class Batcher:
             for job, answer in zip(jobs, logits, strict=True):
                 job.answer.set_result(answer)
         self._observe(len(jobs), time.perf_counter() - start)
+
+
+Result = TypeVar("Result")
+
+THREADS = min(8, os.cpu_count() or 2)
+"""A picture of the most pixels that are decoded takes some 800 MB while it is, so that there are not many."""
+
+
+class Decoder:
+    """Threads that decode, and parse what else is long."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
+        self._works: set[Future[Any]] = set()
+
+    async def decode(self, contents: Sequence[bytes]) -> Tensor:
+        """The files' pixels as a prediction prepares them: uint8 `(N, 3, size, size)`.
+
+        Raises:
+            ImageError: one of them cannot be decoded; the message calls it "the file", or by its number from 1 on.
+        """
+        names = ["the file"] if len(contents) == 1 else [f"file {number}" for number in range(1, len(contents) + 1)]
+        works = [asyncio.ensure_future(self.run(self._prepare, *each)) for each in zip(contents, names, strict=True)]
+        try:
+            return as_batch(await asyncio.gather(*works), self.preprocessing.size)
+        finally:
+            for work in works:
+                work.cancel()  # those that no thread has begun
+
+    async def run(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """What `work` returns, in one of the threads."""
+        future = self._threads.submit(work, *arguments)
+        self._works.add(future)
+        future.add_done_callback(self._works.discard)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> bool:
+        """Begin no more work, and say whether all is at its end; what nobody waits for any more may not be."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        return not any(work.running() for work in tuple(self._works))
+
+    def _prepare(self, content: bytes, name: str) -> np.ndarray:
+        picture = decode(content, name, exif_orientation=self.preprocessing.exif_orientation)
+        return evaluation_crop(picture, self.preprocessing)
