@@ -20,7 +20,7 @@ import numpy as np
 from measure import circumstances, report
 
 from inceptionv4.data import cache
-from inceptionv4.data.sources.shards import ShardSource
+from inceptionv4.data.formats.shards import ShardSource
 from inceptionv4.data.table import TRAIN, VAL, StringArray, Table, narrow
 
 SIZES = (10**4, 10**5, 10**6, 10**7, 14 * 10**6)

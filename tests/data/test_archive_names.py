@@ -19,10 +19,10 @@ from typing import NamedTuple
 import pytest
 from layouts import add, jpegs, write_imagenet
 
+from inceptionv4.data.formats.imagenet import ImageNetSource
+from inceptionv4.data.formats.tar import TarSource
+from inceptionv4.data.formats.zip_members import list_members
 from inceptionv4.data.index import open_source, read_dataset
-from inceptionv4.data.sources.imagenet import ImageNetSource
-from inceptionv4.data.sources.tar import TarSource
-from inceptionv4.data.sources.zip_members import list_members
 from inceptionv4.errors import DataError
 from inceptionv4.inference.images import find_images
 

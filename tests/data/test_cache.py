@@ -14,14 +14,14 @@ from layouts import write_csv, write_imagenet, write_parquet, write_shard_folder
 from PIL import Image
 
 from inceptionv4.data import cache
+from inceptionv4.data.formats import folder
+from inceptionv4.data.formats.csv import CsvSource
+from inceptionv4.data.formats.folder import FolderSource
+from inceptionv4.data.formats.imagenet import ImageNetSource
+from inceptionv4.data.formats.parquet import ParquetSource
+from inceptionv4.data.formats.shards import ShardSource
+from inceptionv4.data.formats.source import Source
 from inceptionv4.data.index import read_dataset
-from inceptionv4.data.sources import folder
-from inceptionv4.data.sources.csv import CsvSource
-from inceptionv4.data.sources.folder import FolderSource
-from inceptionv4.data.sources.imagenet import ImageNetSource
-from inceptionv4.data.sources.parquet import ParquetSource
-from inceptionv4.data.sources.shards import ShardSource
-from inceptionv4.data.sources.source import Source
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from layouts import LAYOUTS
 
 from inceptionv4.config import Config, DataConfig, TrainingConfig
 from inceptionv4.data import index
+from inceptionv4.data.formats.source import KEPT_OPEN, LocalFiles, stamps_of
 from inceptionv4.data.index import open_source, read_dataset
 from inceptionv4.data.loader import TrainingLoader
-from inceptionv4.data.sources.source import KEPT_OPEN, LocalFiles, stamps_of
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import ChangedError, DataError, ImageError
 from inceptionv4.inference.images import find_images

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import add
 
+from inceptionv4.data.formats.shard import Shard, read_shard
+from inceptionv4.data.formats.shards import ShardSource
 from inceptionv4.data.index import read_dataset
-from inceptionv4.data.sources.shard import Shard, read_shard
-from inceptionv4.data.sources.shards import ShardSource
 from inceptionv4.errors import DataError
 
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(300)

@@ -25,11 +25,11 @@ from layouts import WNIDS, add, jpegs, make_cifar, write_csv, write_imagenet, wr
 from pyarrow import parquet
 
 from inceptionv4.data.decode import decode
+from inceptionv4.data.formats.imagenet import ImageNetSource
+from inceptionv4.data.formats.source import plain_path
 from inceptionv4.data.index import open_source, read_dataset
 from inceptionv4.data.options import ReadOptions
 from inceptionv4.data.samples import Samples
-from inceptionv4.data.sources.imagenet import ImageNetSource
-from inceptionv4.data.sources.source import plain_path
 from inceptionv4.data.table import StringArray
 from inceptionv4.data.tools.pack import pack
 from inceptionv4.errors import DataError, ImageError
@@ -174,7 +174,7 @@ def test_a_zip_member_of_more_bytes_than_any_image_is_refused(tmp_path: Path, mo
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/1.png", b"\0" * 3_000_000)
         archive.writestr("b/1.png", b"x")
-    monkeypatch.setattr("inceptionv4.data.sources.zip_members.MAX_BYTES", 2_000_000)
+    monkeypatch.setattr("inceptionv4.data.formats.zip_members.MAX_BYTES", 2_000_000)
     source = open_source(tmp_path / "a.zip")
     with pytest.raises(ImageError, match=r"a/1\.png cannot be read: it would unpack to 3,000,000 bytes"):
         source.read(0)

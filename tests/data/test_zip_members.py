@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inceptionv4.data.sources.zip_members import list_members, read_member
+from inceptionv4.data.formats.zip_members import list_members, read_member
 from inceptionv4.errors import DataError, ImageError
 
 CONTENTS = {"a/1.jpg": b"one" * 100, "ä/2.jpg": os.urandom(300), "../../3.jpg": b"", "4.jpg": bytes(10_000)}

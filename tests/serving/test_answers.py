@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import struct
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 import tritonclient.http as triton
 from running import MeanBackend, Running, serving
+from test_zoo import zoo
 from tritonclient.utils import InferenceServerException
 
 from inceptionv4.data.decode import decode
@@ -24,10 +24,6 @@ from inceptionv4.export.export import export_model
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.images import NamedImage
 from inceptionv4.inference.runtimes import open_backend
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
-from test_zoo import zoo
 
 MODEL = "inceptionv4"
 

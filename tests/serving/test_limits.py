@@ -5,26 +5,21 @@ from __future__ import annotations
 import gzip
 import io
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
 from PIL import Image
 from running import MeanBackend, Running, serving
+from test_zoo import bombs
 from torch import Tensor
 
 from inceptionv4.data.decode import decode
 from inceptionv4.errors import ImageError
 from inceptionv4.serving import connection, server, uploads
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
-from test_zoo import bombs
 
 MB = 2**20
 

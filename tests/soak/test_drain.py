@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-
 from test_limits import png
 from test_process import SLOW, started
 

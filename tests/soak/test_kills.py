@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-from inceptionv4.config import CheckpointConfig, ScheduleConfig
-from inceptionv4.training.loop import train
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 from runs import assert_same_run, settings
 from test_resume import command, kill_and_resume
+
+from inceptionv4.config import CheckpointConfig, ScheduleConfig
+from inceptionv4.training.loop import train
 
 
 def test_two_hundred_kills(textures: Path, tmp_path: Path) -> None:

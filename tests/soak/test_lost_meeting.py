@@ -6,13 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-TRAINING = Path(__file__).parents[1] / "training"
-sys.path.insert(0, str(TRAINING))
+from nodes import SCRIPT, halves, make_nodes
+from runs import assert_same_run
 
-from nodes import SCRIPT, halves, make_nodes  # noqa: E402
-from runs import assert_same_run  # noqa: E402
-
-from inceptionv4.settings import dump  # noqa: E402
+from inceptionv4.settings import dump
 
 SECONDS = 200
 

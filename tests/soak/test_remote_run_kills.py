@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
 import s3
 from runs import assert_same_run
 from test_remote_run import OUTPUT, RUN, as_on_a_disk, config_of, proxy, served, whole  # noqa: F401 - fixtures

@@ -20,7 +20,7 @@ from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
-from inceptionv4.weights.foreign.origins import MINDCV, TIMM
+from inceptionv4.weights.formats.naming import MINDCV, TIMM
 from inceptionv4.weights.load import read_model
 from inceptionv4.weights.timm_config import read_config
 from inceptionv4.weights.write import renamed, write_mindspore_ckpt

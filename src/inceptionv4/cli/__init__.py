@@ -16,12 +16,12 @@ from inceptionv4.cli.benchmark import app as benchmark_app
 from inceptionv4.cli.console import (
     Flag,
     Setting,
+    is_rank_zero,
     print_error,
     print_json,
     print_path,
     resolve,
     say,
-    speaks,
 )
 from inceptionv4.cli.convert import app as convert_app
 from inceptionv4.cli.data import ReadAs
@@ -115,7 +115,7 @@ def train(
     if resume != "auto" and "model.weights" in read_options(settings):
         resume = None  # a new run, with the settings of that one
     run = run_training(resolved, run=find_run(resolved, resume))
-    if speaks():
+    if is_rank_zero():
         print_path(run)
 
 
@@ -202,7 +202,7 @@ def evaluate(
     from inceptionv4.evaluation.evaluate import evaluate as measure
 
     evaluation = measure(model, data, tta=tta, device=device, precision=precision, runtime=runtime, options=options)
-    if not speaks():
+    if not is_rank_zero():
         return
     if json:
         answered_by = {"runtime": evaluation.runtime, "precision": evaluation.precision}
@@ -325,7 +325,7 @@ def _run(tokens: list[str], debug: bool) -> int:
         note("Try `inceptionv4 --help`.")
         return 2
     except StoppedError as stopped:
-        if speaks():
+        if is_rank_zero():
             note(stopped)
         return stopped.exit_code
     except OutputError as error:  # which is said at the end

@@ -46,7 +46,7 @@ def print_json(value: object) -> None:
     print(to_json(value))
 
 
-def speaks() -> bool:
+def is_rank_zero() -> bool:
     """True for the one process, of those that `torchrun` started, that says what all of them have to say."""
     return read_launch().rank == 0
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from inceptionv4.data.formats.source import Source
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.sources.source import Source
 from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import RunError
 from inceptionv4.runtime.files import cache_folder, write_whole

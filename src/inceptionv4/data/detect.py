@@ -16,18 +16,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inceptionv4.data.formats.cifar import CifarSource
+from inceptionv4.data.formats.csv import NAMES, CsvSource
+from inceptionv4.data.formats.folder import FolderSource, walk
+from inceptionv4.data.formats.imagenet import ImageNetSource
+from inceptionv4.data.formats.parquet import ParquetSource
+from inceptionv4.data.formats.parquet_columns import holds_images
+from inceptionv4.data.formats.shards import BRACES, ShardSource, class_lists, is_shard
+from inceptionv4.data.formats.source import Source
+from inceptionv4.data.formats.tar import TarSource, holds_samples
+from inceptionv4.data.formats.zip import ZipSource
 from inceptionv4.data.layout import is_image
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.sources.cifar import CifarSource
-from inceptionv4.data.sources.csv import NAMES, CsvSource
-from inceptionv4.data.sources.folder import FolderSource, walk
-from inceptionv4.data.sources.imagenet import ImageNetSource
-from inceptionv4.data.sources.parquet import ParquetSource
-from inceptionv4.data.sources.parquet_columns import holds_images
-from inceptionv4.data.sources.shards import BRACES, ShardSource, class_lists, is_shard
-from inceptionv4.data.sources.source import Source
-from inceptionv4.data.sources.tar import TarSource, holds_samples
-from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.split_names import split_name
 from inceptionv4.data.table import counted
 from inceptionv4.errors import DataError

@@ -1,6 +1,6 @@
 """From a location to labelled images: which are for training, which are held out, and what they are called.
 
-`data.detect` says in which format they lie; each has its file in `data.sources`.
+`data.detect` says in which format they lie; each has its file in `data.formats`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 from inceptionv4.class_names import normal
 from inceptionv4.data.cache import cached, kind_of, mark_of
 from inceptionv4.data.detect import detect
+from inceptionv4.data.formats.csv import NAMES
+from inceptionv4.data.formats.folder import FolderSource
+from inceptionv4.data.formats.source import Source
+from inceptionv4.data.formats.zip import ZipSource
 from inceptionv4.data.groups import hold_out_groups, require_whole_groups
 from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.remote import open_remote
 from inceptionv4.data.samples import Dataset, subset
-from inceptionv4.data.sources.csv import NAMES
-from inceptionv4.data.sources.folder import FolderSource
-from inceptionv4.data.sources.source import Source
-from inceptionv4.data.sources.zip import ZipSource
 from inceptionv4.data.table import VAL
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.runtime.storage import absolute, is_uri, plain

@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from inceptionv4.data.cache import cached, kind_of
-from inceptionv4.data.layout import is_hidden
-from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.shard import read_shard
-from inceptionv4.data.sources.shards import (
+from inceptionv4.data.formats.shard import read_shard
+from inceptionv4.data.formats.shards import (
     BRACES,
     CLASSES,
     ShardSource,
@@ -33,9 +31,11 @@ from inceptionv4.data.sources.shards import (
     refuse_missing,
     table_of_shards,
 )
-from inceptionv4.data.sources.source import LocalFiles, RangeSource
-from inceptionv4.data.sources.tar import TarSource
-from inceptionv4.data.sources.zip import ZipSource
+from inceptionv4.data.formats.source import LocalFiles, RangeSource
+from inceptionv4.data.formats.tar import TarSource
+from inceptionv4.data.formats.zip import ZipSource
+from inceptionv4.data.layout import is_hidden
+from inceptionv4.data.options import AS_FOUND, ReadOptions
 from inceptionv4.data.table import Table, counted
 from inceptionv4.errors import ChangedError, DataError, StorageError
 from inceptionv4.runtime import storage

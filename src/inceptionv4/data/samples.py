@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from inceptionv4.class_names import normal
-from inceptionv4.data.sources.source import Source
+from inceptionv4.data.formats.source import Source
 from inceptionv4.data.table import narrow
 from inceptionv4.errors import DataError, ImageError
 from inceptionv4.imagenet import canonical

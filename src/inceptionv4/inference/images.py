@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from inceptionv4.data.formats import tar, zip_members
+from inceptionv4.data.formats.folder import walk
+from inceptionv4.data.formats.source import plain_path
 from inceptionv4.data.layout import is_hidden, is_image
-from inceptionv4.data.sources import tar, zip_members
-from inceptionv4.data.sources.folder import walk
-from inceptionv4.data.sources.source import plain_path
 from inceptionv4.errors import DataError, ImageError, UsageError
 from inceptionv4.inference.web import fetch, is_address, is_fetched
 from inceptionv4.runtime.credentials import has_credentials, hide_credentials

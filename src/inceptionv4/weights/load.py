@@ -19,8 +19,8 @@ from inceptionv4.runtime.object_cache import fetch, fetch_with
 from inceptionv4.runtime.storage import is_uri, plain
 from inceptionv4.spec import ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint, is_ours, load_checkpoint
-from inceptionv4.weights.foreign.assemble import DROPPED, Report
-from inceptionv4.weights.foreign.read import read_foreign
+from inceptionv4.weights.formats.assemble import DROPPED, Report
+from inceptionv4.weights.formats.read import read_foreign
 from inceptionv4.weights.huggingface import WEIGHTS, download, find_in_folder, is_on_hub
 from inceptionv4.weights.timm_config import CONFIG
 

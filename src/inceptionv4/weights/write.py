@@ -16,9 +16,9 @@ from inceptionv4.errors import DataError, RunError, UsageError
 from inceptionv4.runtime.files import require_utf8, write_text, write_together, write_whole
 from inceptionv4.settings import Given, change
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
-from inceptionv4.weights.foreign.assemble import Report
-from inceptionv4.weights.foreign.mindspore import write_mindspore
-from inceptionv4.weights.foreign.origins import MINDCV, TIMM, NamingScheme, our_convolutions
+from inceptionv4.weights.formats.assemble import Report
+from inceptionv4.weights.formats.mindspore import write_mindspore
+from inceptionv4.weights.formats.naming import MINDCV, TIMM, NamingScheme, our_convolutions
 from inceptionv4.weights.huggingface import WEIGHTS, make_card
 from inceptionv4.weights.load import find_model, read_model
 from inceptionv4.weights.notes import make_notes, write_notes

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.formats.source import RangeSource, plain_path, table_of_members
+from inceptionv4.data.formats.zip_members import Member, list_members, read_member
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import RangeSource, plain_path, table_of_members
-from inceptionv4.data.sources.zip_members import Member, list_members, read_member
 from inceptionv4.data.table import Table
 from inceptionv4.errors import DataError
 

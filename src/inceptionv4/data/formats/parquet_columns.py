@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.class_names import class_name
+from inceptionv4.data.formats.columns import FEW, IMAGES, SPLITS, Columns, choose_columns
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.sources.columns import FEW, IMAGES, SPLITS, Columns, choose_columns
 from inceptionv4.data.split_names import has_word, split_word
 from inceptionv4.errors import DataError, UsageError
 from inceptionv4.strict_json import from_json

@@ -27,7 +27,7 @@ from inceptionv4.network.architecture import (
     Stage,
 )
 from inceptionv4.network.variants import ARCHITECTURES, Architecture
-from inceptionv4.weights.foreign.assemble import BACKGROUND, DROPPED, Report
+from inceptionv4.weights.formats.assemble import BACKGROUND, DROPPED, Report
 from inceptionv4.weights.graph_files import parse_onnx
 
 if TYPE_CHECKING:

@@ -24,7 +24,16 @@ from torch import Tensor
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.architecture import NORM_EPS
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, PADDLE, TIMM, ZOO, NamingScheme, Norm, our_convolutions
+from inceptionv4.weights.formats.naming import (
+    CADENE,
+    NAMING_SCHEMES,
+    PADDLE,
+    TIMM,
+    ZOO,
+    NamingScheme,
+    Norm,
+    our_convolutions,
+)
 
 CLASSES = 1000
 BACKGROUND = 1001
@@ -65,7 +74,7 @@ def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Naming
     Raises:
         CheckpointError: nobody's that is known.
     """
-    for origin in ORIGINS:
+    for origin in NAMING_SCHEMES:
         if origin.convolutions[0] + origin.conv in arrays:
             if origin is TIMM and _has_background(arrays, TIMM, classes):
                 return CADENE
@@ -73,7 +82,7 @@ def recognize(arrays: Mapping[str, Array], classes: int | None = None) -> Naming
     some = ", ".join(list(arrays)[:3]) or "none"
     raise CheckpointError(
         f"no Inception-v4 that is known: its arrays are called {some}...; "
-        f"read are {', '.join(origin.name for origin in ORIGINS)}"
+        f"read are {', '.join(origin.name for origin in NAMING_SCHEMES)}"
     )
 
 

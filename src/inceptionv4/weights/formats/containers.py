@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import CheckpointError
-from inceptionv4.weights.foreign.mindspore import ENCRYPTED, read_mindspore
-from inceptionv4.weights.foreign.paddle import read_paddle
+from inceptionv4.weights.formats.mindspore import ENCRYPTED, read_mindspore
+from inceptionv4.weights.formats.paddle import read_paddle
 
 MAX_BYTES = 8 << 30
 """That a compressed archive may unpack to, and all arrays have together: above any Inception-v4, below most machines'

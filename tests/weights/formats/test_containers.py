@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from inceptionv4.errors import CheckpointError
-from inceptionv4.weights.foreign import containers
-from inceptionv4.weights.foreign.assemble import assemble
-from inceptionv4.weights.foreign.containers import read_arrays
-from inceptionv4.weights.foreign.mindspore import read_mindspore, write_mindspore
-from inceptionv4.weights.foreign.origins import TIMM
+from inceptionv4.weights.formats import containers
+from inceptionv4.weights.formats.assemble import assemble
+from inceptionv4.weights.formats.containers import read_arrays
+from inceptionv4.weights.formats.mindspore import read_mindspore, write_mindspore
+from inceptionv4.weights.formats.naming import TIMM
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.float32([1.5, -2])}
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from inceptionv4.data.formats.columns import NO_COLUMN, read_classes
+from inceptionv4.data.formats.parquet_columns import cell_texts, image_columns, open_parquet, read_columns, undamaged
 from inceptionv4.data.options import ReadOptions
-from inceptionv4.data.sources.columns import NO_COLUMN, read_classes
-from inceptionv4.data.sources.parquet_columns import cell_texts, image_columns, open_parquet, read_columns, undamaged
 from inceptionv4.data.split_names import kind_of_word, split_path, split_word
 from inceptionv4.data.splits import NO_LABELS, Parts, is_below, split_files, split_values
 from inceptionv4.data.table import NONE, counted

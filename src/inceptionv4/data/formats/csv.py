@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from inceptionv4.data.formats.columns import Columns, NoColumnError, choose_columns, number_groups, read_classes
+from inceptionv4.data.formats.folder import walk
+from inceptionv4.data.formats.source import Source
 from inceptionv4.data.layout import EXTENSIONS, is_image
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.columns import Columns, NoColumnError, choose_columns, number_groups, read_classes
-from inceptionv4.data.sources.folder import walk
-from inceptionv4.data.sources.source import Source
 from inceptionv4.data.splits import split_listed, split_values
 from inceptionv4.data.table import StringArray, Table, counted
 from inceptionv4.errors import DataError, ImageError

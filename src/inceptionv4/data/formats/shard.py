@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.formats.tar import list_members
 from inceptionv4.data.layout import EXTENSIONS, is_sidecar
-from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.table import StringArray
 from inceptionv4.errors import DataError
 

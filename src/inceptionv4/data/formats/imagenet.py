@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.formats.source import RangeSource
+from inceptionv4.data.formats.tar import list_members
 from inceptionv4.data.layout import is_image, is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import RangeSource
-from inceptionv4.data.sources.tar import list_members
 from inceptionv4.data.table import TRAIN, VAL, StringArray, Table, narrow
 from inceptionv4.errors import DataError, UsageError
 

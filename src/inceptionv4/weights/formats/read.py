@@ -17,10 +17,10 @@ from inceptionv4.printable import note
 from inceptionv4.runtime.exported import verify_content
 from inceptionv4.spec import NOTE, ModelSpec
 from inceptionv4.weights.checkpoint import Checkpoint
-from inceptionv4.weights.foreign.assemble import BACKGROUND, CLASSES, DROPPED, Report, assemble, recognize
-from inceptionv4.weights.foreign.containers import is_onnx, read_arrays
-from inceptionv4.weights.foreign.onnx import drop_background, read_onnx
-from inceptionv4.weights.foreign.origins import IN_TORCH, PADDLE, TIMM, NamingScheme
+from inceptionv4.weights.formats.assemble import BACKGROUND, CLASSES, DROPPED, Report, assemble, recognize
+from inceptionv4.weights.formats.containers import is_onnx, read_arrays
+from inceptionv4.weights.formats.naming import IN_TORCH, PADDLE, TIMM, NamingScheme
+from inceptionv4.weights.formats.onnx import drop_background, read_onnx
 from inceptionv4.weights.notes import read_notes, read_spec, read_training
 from inceptionv4.weights.timm_config import CONFIG, apply_config, count_classes, load_config
 

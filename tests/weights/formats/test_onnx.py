@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.spec import NOTE, ModelSpec
-from inceptionv4.weights.foreign.onnx import fixed_size, read_onnx
+from inceptionv4.weights.formats.onnx import fixed_size, read_onnx
 from inceptionv4.weights.load import load_model, read_model
 
 IMAGES = torch.randn(2, 3, 75, 75, generator=torch.Generator().manual_seed(1))

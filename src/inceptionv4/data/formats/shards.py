@@ -1,4 +1,4 @@
-"""Tar shards in webdataset's convention, each as `data.sources.shard` has it.
+"""Tar shards in webdataset's convention, each as `data.formats.shard` has it.
 
     name-{0000..0099}.tar                    one set of shards, without a split
     folder/train-0000.tar folder/val-0000.tar    split by the word before the number, as in imagenet1k-train-0000.tar
@@ -18,10 +18,10 @@ from typing import TypeVar
 import numpy as np
 
 from inceptionv4.class_names import read_class_names
+from inceptionv4.data.formats.shard import Shard, read_shard
+from inceptionv4.data.formats.source import RangeSource, common_folder
 from inceptionv4.data.layout import is_hidden, is_sidecar
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.shard import Shard, read_shard
-from inceptionv4.data.sources.source import RangeSource, common_folder
 from inceptionv4.data.split_names import split_name
 from inceptionv4.data.splits import split_files
 from inceptionv4.data.table import StringArray, Table, counted, narrow

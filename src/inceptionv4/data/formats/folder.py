@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from inceptionv4.class_names import spelling
+from inceptionv4.data.formats.source import Source, no_images
 from inceptionv4.data.layout import is_image, read_layout
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import Source, no_images
 from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import DataError, ImageError
 

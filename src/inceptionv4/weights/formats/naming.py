@@ -224,7 +224,7 @@ PADDLE = NamingScheme(
     layout="paddle",
     architecture="inception-v4-paddleclas",
 )  # fmt: skip
-ORIGINS = (OURS, TIMM, ZOO, MINDCV, SLIM, PADDLE)
+NAMING_SCHEMES = (OURS, TIMM, ZOO, MINDCV, SLIM, PADDLE)
 """Told apart by their names; Cadene's are timm's, but have a class more."""
 IN_TORCH = (OURS, TIMM, CADENE)
 """Whose files hold timm's network by its names or ours, so that a config.json of timm's may be theirs."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inceptionv4.data.formats.source import RangeSource
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.source import RangeSource
 from inceptionv4.data.table import TRAIN, VAL, StringArray, Table
 from inceptionv4.errors import DataError
 from inceptionv4.runtime.unpickle import unpickle

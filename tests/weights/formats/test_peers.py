@@ -17,8 +17,8 @@ from torch import Tensor
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import CheckpointError
 from inceptionv4.network.layers import InceptionV4
-from inceptionv4.weights.foreign.assemble import assemble, recognize
-from inceptionv4.weights.foreign.origins import CADENE, ORIGINS, SLIM
+from inceptionv4.weights.formats.assemble import assemble, recognize
+from inceptionv4.weights.formats.naming import CADENE, NAMING_SCHEMES, SLIM
 
 
 def images() -> Tensor:
@@ -138,7 +138,7 @@ def test_missing_strange_and_misshapen_arrays_are_errors() -> None:
 
 
 def test_names_of_origins_do_not_overlap() -> None:
-    for origin in ORIGINS:
+    for origin in NAMING_SCHEMES:
         assert len(set(origin.convolutions)) == 149
 
 
@@ -158,7 +158,7 @@ def test_each_origin_brings_the_preprocessing_of_its_published_figures() -> None
             math.floor(pixels.size / pixels.crop),
             *(pixels.size, pixels.crop_mode, pixels.interpolation, pixels.mean, pixels.std),
         )
-        for origin in (*ORIGINS, CADENE)
+        for origin in (*NAMING_SCHEMES, CADENE)
         for pixels in (origin.preprocessing,)
     }
     assert {name: found[name] for name in wanted} == wanted

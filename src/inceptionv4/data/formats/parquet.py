@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from inceptionv4.data.formats.columns import number_groups
+from inceptionv4.data.formats.parquet_columns import damages, open_parquet
+from inceptionv4.data.formats.parquet_rows import join_classes, read_files
+from inceptionv4.data.formats.source import Source, common_folder, stamps_of, was_changed
 from inceptionv4.data.options import AS_FOUND, ReadOptions
-from inceptionv4.data.sources.columns import number_groups
-from inceptionv4.data.sources.parquet_columns import damages, open_parquet
-from inceptionv4.data.sources.parquet_rows import join_classes, read_files
-from inceptionv4.data.sources.source import Source, common_folder, stamps_of, was_changed
 from inceptionv4.data.table import StringArray, Table
 from inceptionv4.errors import DataError, ImageError
 
