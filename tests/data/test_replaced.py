@@ -22,8 +22,8 @@ from inceptionv4.errors import ChangedError, DataError, ImageError
 from inceptionv4.inference.images import find_images
 from inceptionv4.runtime import storage
 from inceptionv4.spec import Preprocessing
-from inceptionv4.training.loop import describe_data
 from inceptionv4.training.run.resumption import Resumption
+from inceptionv4.training.setup import describe_data
 
 URI = "s3://bucket/shards"
 REPLACED = rf"^{URI}/train-00000\d.tar was replaced while it was being read: .*; start again"

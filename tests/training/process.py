@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inceptionv4.cli import main
-from inceptionv4.training.loop import Training
+from inceptionv4.training.loop import TrainingLoop
 from inceptionv4.training.train_step import TrainStep
 
 
@@ -31,16 +31,16 @@ def spoil(step: int, rank: int, factor: float) -> None:
 
 
 def interfere(step: int, rank: int, number: int, *, whole_node: bool = False) -> None:
-    original = Training._heed_signals
+    original = TrainingLoop.handle_stop_and_save
 
     def heed(self: Any) -> None:
-        if (self.position.step, self.ranks.rank) == (step, rank):
+        if (self.state.position.step, self.state.ranks.rank) == (step, rank):
             if whole_node:
                 os.kill(os.getppid(), number)
             os.kill(os.getpid(), number)
         original(self)
 
-    Training._heed_signals = heed  # type: ignore[method-assign]
+    TrainingLoop.handle_stop_and_save = heed  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
