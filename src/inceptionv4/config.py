@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from inceptionv4.errors import ConfigError, UsageError
-from inceptionv4.settings import Given, Section, build, read_yaml, setting
+from inceptionv4.settings import Given, Section, build, did_you_mean, read_yaml, setting
 from inceptionv4.spec import MOST_PIXELS, Preprocessing
 
 LayoutName = Literal["folder", "zip", "tar", "shards", "csv", "parquet", "cifar", "imagenet"]
@@ -265,9 +264,7 @@ def load_config(
     else:
         name = recipe or "finetune"
         if name not in recipes():
-            near = difflib.get_close_matches(name, recipes(), n=1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(recipes())}"
-            raise UsageError(f"no recipe {name!r}; {known}")
+            raise UsageError(f"no recipe {name!r}; {did_you_mean(name, recipes())}")
         source = f"{name}.yaml"
         text = (resources.files("inceptionv4") / "recipes" / source).read_text(encoding="utf-8")
     given = {"recipe": Given(name, source)} | read_yaml(text, source) | (overrides or {})

@@ -13,7 +13,7 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -255,6 +255,13 @@ def _did_you_mean(key: str, known: list[str]) -> str:
     if siblings:
         return f"; {f'{section} has' if section else 'there are'} {', '.join(siblings)}"
     return "; --print-config lists them all" if len(known) > FEW else f"; there are {', '.join(known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the nearest of the `known` ones, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def coerce(value: Any, hint: Any, key: str) -> Any:

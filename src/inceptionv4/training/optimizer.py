@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from inceptionv4.config import OptimizerConfig
 from inceptionv4.errors import ConfigError
 from inceptionv4.network.architecture import STAGES
 from inceptionv4.network.layers import InceptionV4
+from inceptionv4.settings import did_you_mean
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -144,9 +144,7 @@ def frozen_stages(text: str | None) -> tuple[str, ...]:
     places = []
     for name in (first, last or first):
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
-            raise ConfigError(f"training.freeze names no stage with {name!r}; {known}")
+            raise ConfigError(f"training.freeze names no stage with {name!r}; {did_you_mean(name, NAMES)}")
         places.append(NAMES.index(name))
     if places[0] > places[1]:
         raise ConfigError(f"training.freeze runs from the image to the classifier, got {text!r}")
