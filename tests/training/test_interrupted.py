@@ -46,8 +46,8 @@ def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int], 
 
     def step(self: TrainStep, batch: Any, number: int, lr: float) -> Any:
         pixels = hashlib.sha256(batch.images.numpy().tobytes())
-        if batch.light is not None:
-            pixels.update(batch.light.numpy().tobytes())
+        if batch.color_factors is not None:
+            pixels.update(batch.color_factors.numpy().tobytes())
         seen.append((number, batch.indices.tolist(), pixels.hexdigest()))
         return original(self, batch, number, lr)
 
