@@ -273,7 +273,7 @@ def test_a_sample_depends_on_seed_epoch_and_draw_alone() -> None:
 
     def crop(*key: int) -> tuple[bytes, bytes]:
         seen = training_view(content, "it", Preprocessing(size=75), augment, sample_generator(*key))
-        return seen.pixels.tobytes(), seen.light.tobytes()
+        return seen.pixels.tobytes(), seen.color_factors.tobytes()
 
     assert crop(0, 1, 2) == crop(0, 1, 2)
     for part in (0, 1):
