@@ -38,7 +38,7 @@ from inceptionv4.data.transforms import normalize
 from inceptionv4.evaluation.evaluate import evaluate_backend
 from inceptionv4.export import quantize
 from inceptionv4.export.onnx import build_graph
-from inceptionv4.export.openvino import OpenVinoDraft, read_graph
+from inceptionv4.export.openvino import OpenVinoExporter, read_graph
 from inceptionv4.export_metadata import ExportMetadata, Precision
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.backends.openvino import HINTS, OpenVinoBackend
@@ -112,7 +112,7 @@ class OpenVinoForm:
         if precision == "int8":
             graph = quantize.quantize_openvino(graph, [photographs.inputs()[0].contiguous().numpy()], ())
         self.path = folder / f"{precision}.xml"
-        OpenVinoDraft(graph).save(metadata, self.path)
+        OpenVinoExporter(graph).save(metadata, self.path)
         self.precision = precision
         self.backend = OpenVinoBackend.open(self.path)
 

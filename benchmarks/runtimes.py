@@ -24,7 +24,7 @@ from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model
-from inceptionv4.export.int8 import Int8
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.inference.backends.backend import Backend
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.weights.load import find_model
@@ -46,8 +46,8 @@ def export_all(model: str, data: str, folder: Path) -> dict[str, list[Path]]:
     for name, (form, ending, options) in FORMS.items():
         print(f"exporting {name}", file=sys.stderr)
         path = folder / f"{name.replace(', ', '-')}.{ending}"
-        rest = {key: value for key, value in options.items() if key != "int8"}
-        export_model(model, form, path, int8=Int8(data) if "int8" in options else None, images=data, **rest)
+        calibrate = data if "int8" in options else None
+        export_model(model, ExportOptions(format=form, output=path, calibrate=calibrate, validate=data, **options))
         files[name] = [path, path.with_suffix(".bin")] if ending == "xml" else [path]
     return files
 

@@ -19,6 +19,7 @@ from inceptionv4.data.tools.doctor import cut_off
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.errors import UsageError
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.spec import ModelSpec, Preprocessing
 from inceptionv4.weights.checkpoint import Checkpoint, save_checkpoint
 from inceptionv4.weights.load import read_model
@@ -111,7 +112,9 @@ def test_every_runtime_sees_the_mode(
     for mode in ("center", "border"):
         spec = replace(narrow_spec, preprocessing=replace(narrow_spec.preprocessing, crop_mode=mode))  # type: ignore[arg-type]
         save_checkpoint(Checkpoint(weights, spec), tmp_path / f"{mode}.safetensors")
-        export_model(str(tmp_path / f"{mode}.safetensors"), "onnx", tmp_path / f"{mode}.onnx")
+        export_model(
+            str(tmp_path / f"{mode}.safetensors"), ExportOptions(format="onnx", output=tmp_path / f"{mode}.onnx")
+        )
         for ending in ("safetensors", "onnx"):
             result = command("predict", tmp_path / f"{mode}.{ending}", tmp_path / "wide.png", "--json")
             assert result.code == 0, result.err

@@ -27,6 +27,7 @@ from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.export.ascend import Ascend
 from inceptionv4.export.atc import Recipe, write_aipp
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference.backends.ascend import AscendBackend
 from inceptionv4.inference.runtimes import RUNTIMES, open_backend
@@ -104,7 +105,9 @@ def compiled(search_path: str, narrow_model: Path, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("compiled") / "narrow.om"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", search_path)
-        export_model(str(narrow_model), "om", path, batch_size=3, ascend=Ascend("Ascend310P3"))
+        export_model(
+            str(narrow_model), ExportOptions(format="om", output=path, batch_size=3, soc_version="Ascend310P3")
+        )
     return path
 
 

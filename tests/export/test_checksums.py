@@ -15,6 +15,7 @@ import torch
 
 from inceptionv4.errors import CheckpointError
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.export_metadata import NOTE
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.runtime.exported import hash_content, read_sidecar, sidecar, write_sidecar
@@ -30,7 +31,7 @@ def exported(narrow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with a model in every form."""
     folder = tmp_path_factory.mktemp("exported")
     for form, ending in FORMS.items():
-        export_model(str(narrow_model), form, folder / f"m.{ending}", batch_size=2)  # type: ignore[arg-type]
+        export_model(str(narrow_model), ExportOptions(format=form, output=folder / f"m.{ending}", batch_size=2))  # type: ignore[arg-type]
     return folder
 
 

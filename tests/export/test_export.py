@@ -18,10 +18,10 @@ from torch import nn
 from inceptionv4.data.index import read_dataset
 from inceptionv4.data.loader import evaluation_batches
 from inceptionv4.data.transforms import normalize
-from inceptionv4.errors import CheckpointError, Error
+from inceptionv4.errors import CheckpointError, Error, UsageError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model, hash_weights
-from inceptionv4.export.int8 import Int8
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.export_metadata import NOTE, ExportMetadata
 from inceptionv4.inference.backends.openvino import core
 from inceptionv4.inference.classifier import Classifier
@@ -84,7 +84,7 @@ def test_a_file_answers_as_the_model(
     model: Path, textures: Path, tmp_path: Path, expected: Any, form: Any, options: dict[str, Any]
 ) -> None:
     path = tmp_path / f"m.{ENDINGS[form]}"
-    metadata = export_model(str(model), form, path, images=str(textures), **options)
+    metadata = export_model(str(model), ExportOptions(format=form, output=path, validate=str(textures), **options))
     files = {path.name, "m.bin"} if form == "openvino" else {path.name}
     assert {file.name for file in tmp_path.iterdir()} == files
     backend = open_backend(path)
@@ -131,9 +131,10 @@ def test_the_number_of_images_is_that_of_the_file(
     model: Path, textures: Path, tmp_path: Path, form: Any, precision: str, batch_size: int | None, pixels: bool
 ) -> None:
     path = tmp_path / f"m.{ENDINGS[form]}"
-    int8 = Int8(str(textures), samples=8, max_drop=100) if precision == "int8" else None
+    int8 = {"int8": True, "calibrate": str(textures), "samples": 8, "max_drop": 100} if precision == "int8" else {}
     metadata = export_model(
-        str(model), form, path, pixels=pixels, batch_size=batch_size, int8=int8, images=str(textures)
+        str(model),
+        ExportOptions(format=form, output=path, pixels=pixels, batch_size=batch_size, validate=str(textures), **int8),
     )
     batch = batch_size or "batch"
     assert metadata.batch_size == batch_size
@@ -184,7 +185,9 @@ def test_the_processor_decides_whether_a_short_precision_is_verified(
     monkeypatch.setitem(HINTS, precision, "f32")
     monkeypatch.setattr(OpenVinoBackend, "precision", property(lambda _: precision if here else "fp32"))
     path = tmp_path / "m.xml"
-    metadata = export_model(str(model), "openvino", path, precision=precision, images=str(textures))
+    metadata = export_model(
+        str(model), ExportOptions(format="openvino", output=path, precision=precision, validate=str(textures))
+    )
     note = json.loads(core().read_model(path).get_rt_info([NOTE]).astype(str))
     assert ExportMetadata.from_json(json.dumps(note), "m.xml") == metadata
     if here:
@@ -247,7 +250,9 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
     answers = iter([wrong(0), wrong(5), wrong(4)])
     monkeypatch.setattr(int8, "_answer", lambda *_: next(answers))
     path = tmp_path / "m.onnx"
-    metadata = export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
+    metadata = export_model(
+        str(model), ExportOptions(format="onnx", output=path, int8=True, calibrate=str(textures), samples=8)
+    )
     assert metadata.calibration is not None
     # Four of a few dozen images are 10 points or so, and no significant drop.
     assert len(metadata.calibration.lost) == 4
@@ -260,7 +265,9 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_leaves_nothing(
     path.unlink()
     answers = iter([wrong(0), wrong(5), wrong(5)])
     with pytest.raises(Error, match=r"int8 costs more than 0.3 points of top-1.* points with 16 convolutions") as error:
-        export_model(str(model), "onnx", path, int8=Int8(str(textures), samples=8))
+        export_model(
+            str(model), ExportOptions(format="onnx", output=path, int8=True, calibrate=str(textures), samples=8)
+        )
     first = read_dataset(str(textures)).val.path(0)
     assert f"int8 loses 5 of {len(labels)} images ({first} (brick -> grass)" in str(error.value)
     assert "p = 0.031" in str(error.value)
@@ -292,7 +299,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 
 def test_onnx_says_what_it_is_and_is_read_as_weights_too(model: Path, textures: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    export_model(str(model), "onnx", path, images=str(textures))
+    export_model(str(model), ExportOptions(format="onnx", output=path, validate=str(textures)))
     graph = onnx.load(path)
     assert (graph.opset_import[0].version, graph.ir_version) == (20, 10)
     notes = {entry.key: entry.value for entry in graph.metadata_props}
@@ -325,7 +332,7 @@ def test_an_exported_file_is_no_source(
     model: Path, textures: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     """Nor is it called damaged. What can be read as weights is, whatever it is called."""
-    export_model(str(model), "openvino", tmp_path / "m.xml", images=str(textures))
+    export_model(str(model), ExportOptions(format="openvino", output=tmp_path / "m.xml", validate=str(textures)))
     for name in ("m.om", "m.air", "m.mindir"):
         (tmp_path / name).write_bytes(b"a compiled graph")
     for name in ("m.xml", "m.om", "m.air", "m.mindir"):
@@ -337,7 +344,12 @@ def test_an_exported_file_is_no_source(
     assert not (tmp_path / "new.onnx").exists()
     weights = tmp_path / "weights.xml"
     weights.write_bytes(model.read_bytes())
-    assert export_model(str(weights), "onnx", tmp_path / "new.onnx", images=str(textures)).verification is not None
+    assert (
+        export_model(
+            str(weights), ExportOptions(format="onnx", output=tmp_path / "new.onnx", validate=str(textures))
+        ).verification
+        is not None
+    )
 
 
 def in_a_constant(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -360,7 +372,7 @@ def test_weights_beside_an_onnx_file_lie_beside_it_or_are_not_read(
     folder, secret = tmp_path / "folder", tmp_path / "secret"
     folder.mkdir()
     path = folder / "m.onnx"
-    export_model(str(model), "onnx", path, images=str(textures))
+    export_model(str(model), ExportOptions(format="onnx", output=path, validate=str(textures)))
     graph = onnx.load(path)
     tensor = max(graph.graph.initializer, key=lambda one: len(one.raw_data))
     for place in (secret, folder / "beside"):
@@ -427,12 +439,27 @@ def test_options_that_do_not_go_together(model: Path, tmp_path: Path, command: C
     assert list(tmp_path.iterdir()) == []
 
 
+def test_python_refuses_the_options_that_the_command_refuses(tmp_path: Path) -> None:
+    for options, words in (
+        ({"format": "onnx", "output": tmp_path / "m.bin"}, "must end in .onnx"),
+        ({"format": "mindir", "precision": "bf16"}, "mindir is written in fp32, not in bf16"),
+        ({"format": "onnx", "profile": "ascend", "int8": True, "calibrate": "x"}, "--int8 is not for --profile ascend"),
+        ({"format": "onnx", "samples": 5}, "--calibrate, --samples and --max-drop are for --int8"),
+        ({"format": "openvino", "soc_version": "Ascend310P3"}, "--soc-version is for --format om"),
+        ({"format": "onnx", "output": tmp_path / "no/m.onnx"}, "which is no folder"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ExportOptions(**options)  # type: ignore[arg-type]
+    assert ExportOptions(format="om").computed_in == "fp16"
+    assert ExportOptions(format="openvino").path == Path("inceptionv4.xml")
+
+
 def test_classifier_answers_by_any_runtime(model: Path, textures: Path, tmp_path: Path) -> None:
     files = sorted((textures / "val").rglob("*.jpg"))[::5]
     answers = Classifier.load(model)(files)
     for form, ending in (("onnx", "onnx"), ("openvino", "xml")):
         path = tmp_path / f"m.{ending}"
-        export_model(str(model), form, path, images=str(textures))  # type: ignore[arg-type]
+        export_model(str(model), ExportOptions(format=form, output=path, validate=str(textures)))  # type: ignore[arg-type]
         for ours, theirs in zip(answers, Classifier.load(path)(files), strict=True):
             assert ours.label == theirs.label
             np.testing.assert_allclose(ours.probability, theirs.probability, atol=1e-4)

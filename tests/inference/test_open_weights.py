@@ -18,6 +18,7 @@ from torch import Tensor
 from inceptionv4.errors import RunError, UsageError
 from inceptionv4.evaluation.evaluate import evaluate
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.inference import open_weights, trial
 from inceptionv4.inference.backends.backend import Backend, GraphBackend
@@ -172,7 +173,7 @@ def test_an_exported_file_has_its_own(narrow_model: Path, textures: Path, tmp_pa
     image = textures / "val/brick/000.jpg"
     for form, ending, runtime in (("onnx", "onnx", "onnxruntime"), ("openvino", "xml", "openvino")):
         path = tmp_path / f"m.{ending}"
-        export_model(str(narrow_model), form, path, images=str(textures))  # type: ignore[arg-type]
+        export_model(str(narrow_model), ExportOptions(format=form, output=path, validate=str(textures)))  # type: ignore[arg-type]
         own, auto = ("--runtime", runtime, "--precision", "fp32"), ("--runtime", "auto", "--precision", "auto")
         for options in ((), own, auto):
             result = command("predict", path, image, *options)

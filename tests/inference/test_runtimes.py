@@ -14,6 +14,7 @@ import torch
 
 from inceptionv4.errors import UsageError
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.inference import runtimes
 from inceptionv4.inference.backends.onnx import OnnxBackend
 from inceptionv4.inference.runtimes import open_backend
@@ -24,7 +25,7 @@ OFFERED = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionPr
 @pytest.fixture(scope="module")
 def onnx_file(narrow_model: Path, textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_model(str(narrow_model), "onnx", path, images=str(textures))
+    export_model(str(narrow_model), ExportOptions(format="onnx", output=path, validate=str(textures)))
     return path
 
 

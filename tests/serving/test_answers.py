@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from inceptionv4.data.decode import decode
 from inceptionv4.data.transforms import evaluation_crop
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.inference.classifier import Classifier
 from inceptionv4.inference.images import NamedImage
 from inceptionv4.inference.runtimes import open_backend
@@ -187,7 +188,7 @@ def test_exported_files_are_served(
     path = tmp_path / f"m.{ending}"
     # With one of them: pixels, and a fixed number of images.
     special = {"pixels": True, "batch_size": 4} if form == "onnx" else {}
-    export_model(str(telling_model), form, path, images=str(textures), **special)
+    export_model(str(telling_model), ExportOptions(format=form, output=path, validate=str(textures), **special))
     difference = np.abs(classified(path, animals) - expected).max()
     print(f"{len(animals)} files, probabilities within {difference:.1e} of PyTorch's")
     assert difference < 1e-4

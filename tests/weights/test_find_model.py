@@ -14,6 +14,7 @@ import torch
 
 from inceptionv4.errors import CheckpointError, StorageError, UsageError
 from inceptionv4.export.export import export_model
+from inceptionv4.export.options import ExportOptions
 from inceptionv4.inference.runtimes import open_backend
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime import storage
@@ -129,7 +130,7 @@ def test_weights_in_object_storage_are_read_as_on_a_disk(bucket: None, tmp_path:
 def test_an_xml_and_its_bin_answer_from_object_storage(bucket: None, narrow_model: Path, tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 3, 75, 75), dtype=torch.uint8)
     for form, files in {"openvino": ("m.xml", "m.bin"), "onnx": ("m.onnx",)}.items():
-        export_model(str(narrow_model), form, tmp_path / files[0])  # type: ignore[arg-type]
+        export_model(str(narrow_model), ExportOptions(format=form, output=tmp_path / files[0]))  # type: ignore[arg-type]
         for file in files:
             storage.write(f"s3://bucket/exported/{file}", (tmp_path / file).read_bytes())
         answers = [

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from inceptionv4.cli.console import Flag, say
-from inceptionv4.config import MOST_IMAGES
-
-SUFFIXES = {"openvino": ".xml"}
-"""Of files, where it is not the format's name."""
-FIXED = ("mindir", "air", "om")
-"""Formats that take a fixed number of images."""
 
 
 def export(
@@ -74,53 +67,26 @@ def export(
     json
         Print the description that travels with the file.
     """
-    from inceptionv4.errors import UsageError
-    from inceptionv4.export.ascend import Ascend
     from inceptionv4.export.export import export_model
-    from inceptionv4.export.int8 import Int8, describe_flips
-    from inceptionv4.export.mindspore import read_key
+    from inceptionv4.export.int8 import describe_flips
+    from inceptionv4.export.options import ExportOptions
 
-    suffix = SUFFIXES.get(format, f".{format}")
-    path = output or Path(f"inceptionv4{suffix}")
-    if path.suffix != suffix:
-        raise UsageError(f"--output must end in {suffix}, got {path}")
-    if batch_size is not None and not 1 <= batch_size <= MOST_IMAGES:
-        raise UsageError(f"--batch-size must be at least 1 and at most {MOST_IMAGES}, got {batch_size}")
-    if encrypt_key_file is not None and format != "mindir":
-        raise UsageError("--encrypt-key-file is for --format mindir; others are not encrypted")
-    for_ascend = format == "om" or profile == "ascend"
-    if profile is not None and format != "onnx":
-        raise UsageError(f"--profile {profile} is for --format onnx, not for {format}")
-    if soc_version is not None and not for_ascend:
-        raise UsageError("--soc-version is for --format om and --profile ascend")
-    if pixels and format == "air":
-        raise UsageError("--pixels is for onnx, openvino and mindir (an om takes pixels anyway), not for air")
-    if int8 and format not in ("onnx", "openvino"):
-        raise UsageError(f"--int8 is for onnx and openvino, not for {format}")
-    if int8 and calibrate is None:
-        raise UsageError("--int8 needs images like those that it will see: --calibrate FOLDER")
-    if not int8 and (calibrate is not None or (samples, max_drop) != (Int8.samples, Int8.max_drop)):
-        raise UsageError("--calibrate, --samples and --max-drop are for --int8; give it, too, or leave them out")
-    if int8 and precision is not None:
-        raise UsageError(f"--int8 and --precision {precision} are two precisions; give one of them")
-    if not path.parent.is_dir():
-        raise UsageError(f"--output is to be in {path.parent}, which is no folder; make it, or give another")
-    if samples < 1 or not 0 <= max_drop < math.inf:
-        raise UsageError(
-            f"--samples must be at least 1 and --max-drop a number, at least 0, got {samples} and {max_drop:g}"
-        )
-    metadata = export_model(
-        model,
-        format,
-        path,
+    options = ExportOptions(
+        format=format,
+        output=output,
+        profile=profile,
+        soc_version=soc_version,
         precision=precision,
-        pixels=bool(pixels) and not for_ascend,  # there it is the chip that normalises
-        batch_size=batch_size or (1 if format in FIXED else None),
-        int8=Int8(str(calibrate), samples, validate, max_drop) if int8 else None,
-        images=validate,
-        key=None if encrypt_key_file is None else read_key(encrypt_key_file),
-        ascend=Ascend(soc_version, aipp=pixels is not False) if for_ascend else None,
+        int8=int8,
+        calibrate=calibrate,
+        samples=samples,
+        validate=validate,
+        max_drop=max_drop,
+        pixels=pixels,
+        batch_size=batch_size,
+        encrypt_key_file=encrypt_key_file,
     )
+    metadata, path = export_model(model, options), options.path
     if json:
         print(metadata.to_json())
         return

@@ -45,7 +45,7 @@ class Ascend:
 
 
 @dataclass(frozen=True)
-class OmDraft(Exporter):
+class OmExporter(Exporter):
     """A graph, in the folder that the .om is to be in, and what compiles it."""
 
     recipe: Recipe
@@ -78,11 +78,11 @@ def export_for_ascend(
         Error: what was made answers differently from the model, or `atc` fails.
         RunError: the files cannot be written.
     """
-    from inceptionv4.export.onnx import ASCEND_IR_VERSION, ASCEND_OPSET, OnnxDraft, build_graph
+    from inceptionv4.export.onnx import ASCEND_IR_VERSION, ASCEND_OPSET, OnnxExporter, build_graph
 
     batch_size = metadata.batch_size or 1
     described = replace(metadata, format="onnx", precision="fp32", input="float32", batch_size=batch_size)
-    graph = OnnxDraft(build_graph(rewritten, described, opset=ASCEND_OPSET, ir_version=ASCEND_IR_VERSION))
+    graph = OnnxExporter(build_graph(rewritten, described, opset=ASCEND_OPSET, ir_version=ASCEND_IR_VERSION))
     recipe = Recipe(
         graph=path.with_suffix(".ascend.onnx").name if metadata.format == "om" else path.name,
         name=path.with_suffix(".om").name,
@@ -103,7 +103,7 @@ def export_for_ascend(
             f"there is no atc on PATH, so that {path.name} was not made. {recipe.graph} was, and answers as the model "
             f"does; `sh {recipe.script}`, where CANN is, makes the .om for {recipe.metadata.soc_version} of it"
         )
-    om = OmDraft(recipe, compiler)
+    om = OmExporter(recipe, compiler)
 
     def write(made: Path) -> ExportMetadata:
         graph.write_and_verify(described, made.with_name(recipe.graph), reference_outputs)

@@ -12,8 +12,9 @@ import torch
 from inceptionv4.errors import CheckpointError, UsageError
 from inceptionv4.export.ascend import Ascend, export_for_ascend
 from inceptionv4.export.int8 import Int8, round_model
+from inceptionv4.export.options import FIXED_BATCH, ExportOptions
 from inceptionv4.export.verify import Exporter, compute_reference_outputs
-from inceptionv4.export_metadata import ExportMetadata, Format, Precision
+from inceptionv4.export_metadata import ExportMetadata
 from inceptionv4.network.inference_graph import build_inference_graph
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.runtime.files import require_utf8, write_together
@@ -24,90 +25,64 @@ EXPORTED = (".xml", ".mindir", ".air", ".om")
 """Endings of files that hold a graph alone; an .onnx of floats is read as weights."""
 
 
-def export_model(
-    model: str,
-    form: Format,
-    path: Path,
-    *,
-    precision: Precision | None = None,
-    pixels: bool = False,
-    batch_size: int | None = None,
-    int8: Int8 | None = None,
-    images: str | None = None,
-    key: bytes | None = None,
-    ascend: Ascend | None = None,
-) -> ExportMetadata:
-    """Write `model` to `path` as `form`, and run it there on real images beside the model, or keep nothing.
+def export_model(model: str, options: ExportOptions) -> ExportMetadata:
+    """Write `model` in another form, run the file on real images beside the model, and keep it only if they agree.
 
-    `precision` is fp32 if not given, fp16 for a .om. With `pixels` the graph takes uint8 and normalises by itself.
-    `batch_size` fixes the number of images at once. `images` is a place of images to compare on; if not given, the
-    model's own data if they can be read, else digits. `key` encrypts a MINDIR. With `ascend`, an ONNX file is one that
-    Ascend's compiler reads, with the means to compile it beside it.
+    The images are those at `options.validate`, else the model's own data if they can be read, else digits.
 
-    A .om is run where an Ascend of its kind is, AIR nowhere: the description of what was not run holds no verification.
-    That of what had to be run in another precision says in which. `ExportMetadata.unverified_reason` has the words for
+    A .om is run where an Ascend of its kind is, AIR nowhere: the metadata of what was not run hold no verification.
+    Those of what had to be run in another precision say in which. `ExportMetadata.unverified_reason` has the words for
     both.
 
     Raises:
         UnfinishedError: there is no `atc` here; what it needs for the .om was written.
-        UsageError: no such model, or it is an exported file; the name of `path` is not UTF-8; the runtime is not
-            installed; the form has no such precision; int8 for an Ascend.
+        UsageError: no such model, or it is an exported file; the name of the file is not UTF-8; the runtime is not
+            installed; the key cannot be read.
         CheckpointError: the model is damaged.
-        DataError: the data for int8 or at `images` cannot be used.
+        DataError: the data to calibrate or validate on cannot be used.
         StorageError: these are in object storage, which cannot be reached, or refuses.
         Error: the file answers differently from the model, or int8 costs too much accuracy.
         RunError: the file cannot be written.
     """
+    path, key = options.path, None
     require_utf8(path)
-    if form == "om":
-        ascend = ascend or Ascend()
-    if ascend is not None:
-        if int8 is not None:
-            raise UsageError("--int8 is not for --profile ascend: Ascend's compiler reads no such graph")
+    if options.encrypt_key_file is not None:
+        from inceptionv4.export.mindspore import read_key
+
+        key = read_key(options.encrypt_key_file)
+    ascend = None
+    if options.for_ascend:
+        ascend = Ascend(options.soc_version, aipp=options.pixels is not False)
         ascend = replace(ascend, soc_version=ascend.resolve())
     network, checkpoint = _load(model)
     metadata = ExportMetadata(
-        format=form,
-        precision="int8" if int8 is not None else precision or ("fp16" if form == "om" else "fp32"),
+        format=options.format,
+        precision=options.computed_in,
         spec=checkpoint.spec,
         version=importlib.metadata.version("inceptionv4"),
         weights=hash_weights(network),
-        input="uint8" if pixels else "float32",
-        batch_size=batch_size,
+        # For an Ascend, it is the chip that normalises.
+        input="uint8" if options.pixels and not options.for_ascend else "float32",
+        batch_size=options.batch_size or (1 if options.format in FIXED_BATCH else None),
         trained_on=checkpoint.trained_on,
     )
-    check_precision(metadata)
-    rewritten = build_inference_graph(network)
-    if form == "air":
-        air = _exporter(rewritten, metadata, key)
+    graph = build_inference_graph(network)
+    if options.format == "air":
+        air = _exporter(graph, metadata, key)
         return write_together(path, lambda made: air.save(metadata, made))
-    reference_outputs = compute_reference_outputs(
-        network, checkpoint, images or (int8.validate or int8.calibrate if int8 else None)
-    )
+    reference_outputs = compute_reference_outputs(network, checkpoint, options.validate or options.calibrate)
     if ascend is not None:
-        return export_for_ascend(rewritten, metadata, ascend, path, reference_outputs)
+        return export_for_ascend(graph, metadata, ascend, path, reference_outputs)
 
     def write(made: Path) -> ExportMetadata:
-        if int8 is None:
-            exporter, described = _exporter(rewritten, metadata, key), metadata
+        if options.int8:
+            int8 = Int8(str(options.calibrate), options.samples, options.validate, options.max_drop)
+            exporter, described = round_model(network, graph, metadata, int8, made)
         else:
-            exporter, described = round_model(network, rewritten, metadata, int8, made)
+            exporter, described = _exporter(graph, metadata, key), metadata
         return exporter.write_and_verify(described, made, reference_outputs)
 
     return write_together(path, write)
-
-
-def check_precision(metadata: ExportMetadata) -> None:
-    """Raise UsageError if the form has no such precision."""
-    known: dict[Format, tuple[Precision, ...]] = {
-        "onnx": ("fp32", "int8"),
-        "openvino": ("fp32", "bf16", "fp16", "int8"),
-        "om": ("fp16",),
-    }
-    possible = known.get(metadata.format, ("fp32",))
-    if metadata.precision not in possible:
-        named = ", ".join("int8 (--int8)" if one == "int8" else one for one in possible)
-        raise UsageError(f"{metadata.format} is written in {named}, not in {metadata.precision}")
 
 
 def hash_weights(network: InceptionV4) -> str:
@@ -135,21 +110,21 @@ def _exporter(rewritten: InceptionV4, metadata: ExportMetadata, key: bytes | Non
     """The network in its form, in floating point."""
     match metadata.format:
         case "onnx":
-            from inceptionv4.export.onnx import OnnxDraft, build_graph
+            from inceptionv4.export.onnx import OnnxExporter, build_graph
 
-            return OnnxDraft(build_graph(rewritten, metadata))
+            return OnnxExporter(build_graph(rewritten, metadata))
         case "openvino":
             from inceptionv4.export.onnx import build_graph
-            from inceptionv4.export.openvino import OpenVinoDraft, read_graph
+            from inceptionv4.export.openvino import OpenVinoExporter, read_graph
 
-            return OpenVinoDraft(read_graph(build_graph(rewritten, metadata)))
+            return OpenVinoExporter(read_graph(build_graph(rewritten, metadata)))
         case "mindir":
-            from inceptionv4.export.mindspore import MindIrDraft
+            from inceptionv4.export.mindspore import MindIrExporter
 
-            return MindIrDraft(rewritten, key)
+            return MindIrExporter(rewritten, key)
         case "air":
-            from inceptionv4.export.mindspore import AirDraft
+            from inceptionv4.export.mindspore import AirExporter
 
-            return AirDraft(rewritten)
+            return AirExporter(rewritten)
         case _:
             raise ValueError(f"{metadata.format} is not made here")

@@ -122,15 +122,15 @@ def _maker(
 
     Ranges are measured on any number of images at once; where the file is to take a fixed one, that is said afterwards.
     """
-    from inceptionv4.export.onnx import OnnxDraft, build_graph, fix_batch
+    from inceptionv4.export.onnx import OnnxExporter, build_graph, fix_batch
 
     model, batch_size = build_graph(rewritten, replace(metadata, batch_size=None)), metadata.batch_size
     if metadata.format == "onnx":
-        return lambda layers: OnnxDraft(fix_batch(quantize.quantize_onnx(model, inputs, layers), batch_size))
+        return lambda layers: OnnxExporter(fix_batch(quantize.quantize_onnx(model, inputs, layers), batch_size))
     from inceptionv4.export import openvino
 
     graph = openvino.read_graph(model)
-    return lambda layers: openvino.OpenVinoDraft(
+    return lambda layers: openvino.OpenVinoExporter(
         openvino.fix_batch(quantize.quantize_openvino(graph, inputs, layers), batch_size)
     )
 

@@ -26,7 +26,7 @@ KEY_SIZES = (16, 24, 32)
 
 
 @dataclass
-class MindIrDraft(Exporter):
+class MindIrExporter(Exporter):
     """A rewritten network that is to be a MINDIR of a fixed number of images; with `key`, encrypted by AES-GCM.
 
     Raises (in `save`):
@@ -51,7 +51,7 @@ class MindIrDraft(Exporter):
         return MindSporeBackend(path, key=self.key)
 
 
-class AirDraft(Exporter):
+class AirExporter(Exporter):
     """A rewritten network that is to be AIR, which is deprecated, and which only a machine with an Ascend can write.
 
     Untested on hardware: what is written here was never run.

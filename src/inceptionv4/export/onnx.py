@@ -52,7 +52,7 @@ def fix_batch(model: onnx.ModelProto, batch_size: int | None) -> onnx.ModelProto
 
 
 @dataclass(frozen=True)
-class OnnxDraft(Exporter):
+class OnnxExporter(Exporter):
     """A graph that is to be a file."""
 
     model: onnx.ModelProto

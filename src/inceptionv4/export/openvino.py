@@ -37,7 +37,7 @@ def fix_batch(graph: Any, batch_size: int | None) -> Any:
 
 
 @dataclass(frozen=True)
-class OpenVinoDraft(Exporter):
+class OpenVinoExporter(Exporter):
     """A graph of OpenVINO's that is to be a pair of files."""
 
     graph: Any
