@@ -89,7 +89,7 @@ def test_any_number_of_ranks_sees_the_same_batches(samples: Samples, sampling: S
         parts = [loader(samples, data=data, rank=rank, ranks=count).epoch(1) for rank in range(count)]
         for whole, *pieces in zip(alone, *parts, strict=True):
             assert {len(piece) for piece in pieces} == {16 // count}
-            for field in ("indices", "labels", "images", "light"):
+            for field in ("indices", "labels", "images", "color_factors"):
                 assert torch.equal(torch.cat([getattr(piece, field) for piece in pieces]), getattr(whole, field))
 
 

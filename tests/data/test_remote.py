@@ -69,7 +69,7 @@ def assert_same(batches: Any, others: Any) -> None:
     for one, other in zip(batches, others, strict=True):
         assert isinstance(one, Batch)
         assert one.number == other.number
-        for name in ("images", "labels", "indices", "light"):
+        for name in ("images", "labels", "indices", "color_factors"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
