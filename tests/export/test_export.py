@@ -403,6 +403,7 @@ def test_weights_beside_an_onnx_file_lie_beside_it_or_are_not_read(
     torch.testing.assert_close(open_backend(path).infer(expected[0]), expected[1], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_onnx_a_word_says_what_to_install(model: Path, textures: Path, tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['onnx'] = None\n"
