@@ -197,7 +197,7 @@ def curves(rounds: int) -> list[dict[str, dict[str, float]]]:
 
 
 def slopes(rows: dict[str, dict[str, float]]) -> dict[str, list[float]]:
-    """Of each figure, the exponents from one point to the next: 1 is proportional, 0 constant."""
+    """Exponents of each figure from one point to the next: 1 is proportional, 0 constant."""
 
     def slope(figure: str, one: str, other: str) -> float:
         return math.log(rows[other][figure] / rows[one][figure]) / math.log(float(other) / float(one))

@@ -118,7 +118,7 @@ class OpenVinoForm:
 
     @property
     def is_native(self) -> bool:
-        """Whether it is computed as asked, and not in float32 for want of instructions."""
+        """True if it is computed as asked, and not in float32 for want of instructions."""
         return self.precision == self.backend.precision
 
     def script(self, photographs: Photographs) -> Contender:

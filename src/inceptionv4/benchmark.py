@@ -22,9 +22,9 @@ from inceptionv4.runtime.memory import peak_memory
 from inceptionv4.training.probe import Trial
 
 LOADING_SECONDS = 2.0
-"""Of a round of the loader."""
+"""Length of a round of the loader, s."""
 BATCHES = 4
-"""Of a round of answers."""
+"""Batches of a round of answers."""
 
 Work = Callable[[], int]
 """Does something once, and returns for how many images that was."""
@@ -41,7 +41,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """Of steps on images that are there already."""
+    """Speed of training steps on images that are in memory."""
 
     device: str
     image_size: int
@@ -54,7 +54,7 @@ class TrainingSpeed:
 
 @dataclass(frozen=True)
 class PredictionSpeed:
-    """Of files to answers, and of the model alone, on pixels that are there already."""
+    """Speed from files to answers, and of the model alone, on pixels that are in memory."""
 
     runtime: str
     tried: Mapping[str, float | str]
@@ -70,13 +70,13 @@ class PredictionSpeed:
 
 @dataclass(frozen=True)
 class LoadingSpeed:
-    """Of files to batches, as a training gets them."""
+    """Speed from files to batches, as a training gets them."""
 
     workers: int
     image_size: int
     batch_size: int
     images: int
-    """That there are to load."""
+    """Number of images in the data set."""
     images_per_second: Speed
     rounds: int
 

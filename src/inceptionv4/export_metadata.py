@@ -26,7 +26,7 @@ NOTE = "inceptionv4"
 
 
 def coarsest(precisions: Iterable[Precision]) -> Precision:
-    """That which rounds most, of one or more."""
+    """The precision of one or more that rounds most."""
     return max(precisions, key=get_args(Precision).index)
 
 
@@ -37,7 +37,7 @@ class Verification:
     images: int
     source: str
     largest_difference: float
-    """Of a logit."""
+    """Largest difference of a logit."""
     top1_agreement: float
     """Share of images whose likeliest class is the same; none is counted so because it is nearly as likely."""
     top5_overlap: float
@@ -85,7 +85,7 @@ class ExportMetadata:
     precision: Precision
     spec: ModelSpec
     version: str
-    """Of this package."""
+    """Version of this package."""
     weights: str
     """SHA-256 of the weights that it was made of; empty for a graph that is only in memory."""
     content: str = ""
@@ -95,7 +95,7 @@ class ExportMetadata:
     soc_version: str | None = None
     """om: the Ascend that it is compiled for, such as Ascend310P3; others do not run it."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
-    """By which an evaluation knows the images that the model has seen."""
+    """Facts of the training data, by which an evaluation knows the images that the model has seen."""
     calibration: Calibration | None = None
     verification: Verification | None = None
     """None: it was never run."""

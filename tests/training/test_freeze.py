@@ -15,13 +15,18 @@ from inceptionv4.errors import ConfigError
 from inceptionv4.network.layers import InceptionV4
 from inceptionv4.training import loop
 from inceptionv4.training.loop import train
-from inceptionv4.training.optimizer import NAMES, frozen_stages
+from inceptionv4.training.optimizer import STAGE_NAMES, frozen_stages
 from inceptionv4.weights.checkpoint import load_checkpoint
 
 
 @pytest.mark.parametrize(
     ("text", "stages"),
-    [(None, ()), ("stem", ("stem",)), ("stem..inception_a1", NAMES[:2]), (f"{NAMES[0]}..{NAMES[-1]}", NAMES)],
+    [
+        (None, ()),
+        ("stem", ("stem",)),
+        ("stem..inception_a1", STAGE_NAMES[:2]),
+        (f"{STAGE_NAMES[0]}..{STAGE_NAMES[-1]}", STAGE_NAMES),
+    ],
 )
 def test_ranges_of_stages(text: str | None, stages: tuple[str, ...]) -> None:
     assert frozen_stages(text) == stages

@@ -18,7 +18,7 @@ PACKAGES = (
     *("onnx", "pyarrow", "matplotlib", "tensorboard", "huggingface-hub", "obstore"),
     *("starlette", "uvicorn", "prometheus-client"),
 )
-"""Whose versions matter in a report of an error."""
+"""Packages whose versions matter in an error report."""
 
 
 SHORT: tuple[Precision, ...] = ("bf16", "fp16")
@@ -91,7 +91,7 @@ def examine() -> Health:
 
 
 def _foreign_precisions() -> list[str]:
-    """In which OpenVINO, if it is here, writes files that this processor runs in another."""
+    """Precisions in which OpenVINO, if it is here, writes files that this processor runs in another precision."""
     try:
         from inceptionv4.inference.backends.openvino import computes
 

@@ -34,7 +34,7 @@ from inceptionv4.strict_json import from_json, to_json
 
 VERSION = 3
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-"""Of a member of a .zip; its name and extra field follow."""
+"""Header of a member of a .zip; its name and extra field follow."""
 SETTLED = 2 * 10**9
 """Nanoseconds since the last change after which the next one has another time for sure: FAT counts in two seconds."""
 WORTHWHILE = 20_000
@@ -89,7 +89,7 @@ def kind_of(kind: type[Source], options: ReadOptions) -> str:
 
 
 def _is_settled(mark: Mark, now: int) -> bool:
-    """Whether nothing has changed just before `now`; the last entry of a row is a time, or a version's name."""
+    """True if nothing has changed just before `now`; the last entry of a row is a time, or a version's name."""
     return all(not isinstance(row[-1], int) or row[-1] < now - SETTLED for row in mark if len(row) != 2)
 
 

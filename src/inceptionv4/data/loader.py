@@ -22,7 +22,7 @@ from inceptionv4.errors import ConfigError, DataError, ImageError
 from inceptionv4.spec import Preprocessing
 
 MAX_BAD_SHARE = 0.01
-"""Of the training images that may be skipped because they cannot be decoded."""
+"""Largest share of the training images that may be skipped because they cannot be decoded."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ Given = TypeVar("Given")
 Item = TypeVar("Item")
 
 BATCHES_PREFETCHED = 2
-"""Batches that are prefetch_batches while one is used."""
+"""Batches that are prepared while one is used."""
 
 
 def prefetch_batches(

@@ -97,7 +97,7 @@ class Dataset:
     train: Samples
     val: Samples
     has_val: bool
-    """Whether the data say themselves which images are held out, and which are not."""
+    """True if the data themselves say which images are held out, and which are not."""
     layout: str
 
     @property

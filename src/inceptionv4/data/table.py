@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 NONE, TRAIN, VAL = 0, 1, 2
-"""Of `Table.splits`: none given, to train on, held out."""
+"""Values of `Table.splits`: none given, to train on, held out."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -59,7 +59,7 @@ class StringArray:
 
 @dataclass(frozen=True)
 class Table:
-    """Where each of n samples lies, and what it is.
+    """Location, label and name of each of n samples.
 
     `containers` are the folders or files that hold samples, `container` (int32) says which one holds a sample, and
     `names` what it is called in there. `place` has further columns that a format needs, such as the offset in an

@@ -119,7 +119,7 @@ def choose_images(
 
 
 def _is_trained_on(dataset: Dataset, trained_on: Mapping[str, Any]) -> bool:
-    """Whether these are the very images that a model was trained on, and read by the same rules."""
+    """True if these are the very images that a model was trained on, read by the same rules."""
     exact = trained_on.get("exact_fingerprint", ""), dataset.train.exact_fingerprint
     of_one_layout = exact[0].partition(":")[0] == exact[1].partition(":")[0]
     return (

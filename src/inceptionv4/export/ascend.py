@@ -23,8 +23,9 @@ SOC_VERSION = "Ascend310P3"
 
 @dataclass(frozen=True)
 class Ascend:
-    """For which chip to compile: Ascend and what `npu-smi info` calls it, the one of this machine if not given; and
-    whether the chip normalises pixels (AIPP), or is given floats.
+    """The chip to compile for, and whether it normalises pixels (AIPP) or is given floats.
+
+    `soc_version` is "Ascend" and what `npu-smi info` calls the chip; if None, the chip of this machine.
     """
 
     soc_version: str | None = None
@@ -69,9 +70,10 @@ class OmExporter(Exporter):
 def export_for_ascend(
     rewritten: InceptionV4, metadata: ExportMetadata, ascend: Ascend, path: Path, reference_outputs: ReferenceOutputs
 ) -> ExportMetadata:
-    """Where `metadata` is an om: make the graph, which ONNX Runtime is to run rightly; compile it, and run that too, if
-    an Ascend of its kind is here. Where it is an onnx, or there is no `atc`: keep the graph, with the means to compile
-    it beside it.
+    """Export a graph that Ascend's compiler reads, verified by ONNX Runtime; compile it if `metadata` is an om.
+
+    The .om is run, too, if an Ascend of its kind is here. For an onnx, or without `atc`, the graph is kept, with the
+    script that compiles it beside it.
 
     Raises:
         UnfinishedError: there is no `atc` here; the graph is.

@@ -23,7 +23,7 @@ from inceptionv4.spec import Preprocessing
 PRECISION_MODE = "force_fp16"
 """What a 310P can convolve in, and what `atc` takes if not told otherwise; said, so that it is what the .om records."""
 LAST_LINES = 6
-"""Of what `atc` said, shown where it fails."""
+"""Lines of what `atc` said that are shown where it fails."""
 
 
 def write_aipp(preprocessing: Preprocessing) -> str:
@@ -127,7 +127,7 @@ class Recipe:
 
 
 def find_compiler() -> str | None:
-    """Where `atc` is; None: not on PATH."""
+    """Path of `atc`; None: not on PATH."""
     return shutil.which("atc")
 
 

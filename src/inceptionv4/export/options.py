@@ -12,7 +12,7 @@ from inceptionv4.errors import UsageError
 from inceptionv4.export_metadata import Format, Precision
 
 SUFFIXES: dict[Format, str] = {"openvino": ".xml"}
-"""Of files, where it is not the format's name."""
+"""Suffixes of files, where they are not the format's name."""
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
     "onnx": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "fp16", "int8"),

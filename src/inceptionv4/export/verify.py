@@ -30,7 +30,7 @@ from inceptionv4.runtime.storage import absolute
 from inceptionv4.weights.checkpoint import Checkpoint
 
 IMAGES = 32
-"""That a file is tried on, or all if there are fewer, spread evenly over those there are; and the photographs."""
+"""Number of images that a file is tried on, beside the photographs: evenly spread, or all if there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ReferenceOutputs:
 
     reference: Reference
     source: str
-    """Where the images come from that are not the package's photographs."""
+    """Location of the images that are not the package's photographs."""
 
 
 def compute_reference_outputs(
@@ -129,7 +129,7 @@ class Exporter(ABC):
         """
 
     def open(self, path: Path) -> Backend:
-        """What was saved, in its own runtime, on the CPU where it can be."""
+        """Open what was saved in its own runtime, on the CPU where it can be."""
         return open_backend(path, device="cpu")
 
     def write_and_verify(

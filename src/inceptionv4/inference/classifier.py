@@ -161,7 +161,7 @@ class Classifier:
 
     @property
     def num_features(self) -> int:
-        """Of an embedding.
+        """Length of an embedding.
 
         Raises:
             UsageError: the model is in another runtime than PyTorch, which gives logits alone.

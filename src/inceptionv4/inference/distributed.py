@@ -82,7 +82,7 @@ class Listed(Iterable[Image]):
             yield image
 
     def digest(self) -> str:
-        """Of the names of all images, those that nobody asked for yet included."""
+        """SHA-256 of the names of all images, those that nobody asked for yet included."""
         for _ in self:
             pass
         return self._hash.hexdigest()

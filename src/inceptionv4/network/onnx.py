@@ -119,6 +119,4 @@ class _Writer:
                     count_include_pad=0,
                 )
             case _:
-                raise TypeError(
-                    f"{name} is a {type(module).__name__}, which no build_inference_graph leaves in a network"
-                )
+                raise TypeError(f"{name} is a {type(module).__name__}, which is in no inference graph")

@@ -83,7 +83,7 @@ def verify_content(path: Path, metadata: ExportMetadata) -> ExportMetadata:
 
 
 def is_exported_onnx(path: Path) -> bool:
-    """Whether an ONNX file is one that this package exported, by the key of its description.
+    """True if an ONNX file is one that this package exported, by the key of its description.
 
     Metadata follow the graph in the file, so that the search from the end is short; others are searched through.
     """
@@ -96,7 +96,7 @@ def is_exported_onnx(path: Path) -> bool:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the description of a file lies that has no place for it: `model.om` -> `model.om.json`.
+    """Path of the metadata of a file that has no place for them: `model.om` -> `model.om.json`.
 
     With the whole name, so that a .om and a .mindir of one name do not share it.
     """

@@ -34,13 +34,13 @@ class ObjectCache:
         """Not removed to make room for what this user wants; what other users want may cost them."""
 
     def place(self, object: Object) -> Path:
-        """Where an object lies when it is here."""
+        """Path of an object when it is in the cache."""
         digest = hashlib.sha256(f"{object.uri}\n{object.size}\n{object.version}".encode()).hexdigest()[:24]
         name = object.name.encode()[-100:].decode(errors="ignore")  # file systems count bytes, 255 at most
         return self.folder / f"{digest}-{name}"
 
     def find(self, object: Object) -> Path | None:
-        """Where an object lies, which is now the one used most recently; None if it is not here."""
+        """Path of an object, which is marked as used most recently; None if it is not in the cache."""
         path = self.place(object)
         try:
             os.utime(path)
@@ -49,7 +49,7 @@ class ObjectCache:
         return path
 
     def fetch(self, object: Object) -> Path | None:
-        """Where an object lies, fetched if it is not here; None if there is no room for it.
+        """Path of an object, fetched if it is not in the cache; None if there is no room for it.
 
         A process or thread that is fetching it already is waited for.
 

@@ -39,7 +39,7 @@ BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 """Names of buckets and containers of any of these; anything else would be another part of the address."""
 PART_BYTES = 8 << 20
 PARTS = 8
-"""That are fetched or sent at once."""
+"""Parts of an object that are fetched or sent at once."""
 VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL",
     "obs": "OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY and OBS_ENDPOINT",
@@ -79,7 +79,7 @@ class Object:
 
 
 def is_uri(place: PathOrUri) -> bool:
-    """Whether this is in object storage, and no path."""
+    """True if this names an object, and no path."""
     return isinstance(place, str) and URI.fullmatch(place) is not None
 
 

@@ -31,9 +31,9 @@ from inceptionv4.spec import Preprocessing
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 10.0
-"""For which the end waits for the batch that the model has in hand."""
+"""Seconds that the shutdown waits for the batch that the model is computing."""
 WARM_UP_SECONDS = 2.0
-"""For which it waits for a model that is not warm yet, which nobody waits for."""
+"""Seconds that the shutdown waits for the model to warm up, while no request waits for it."""
 
 
 @dataclass(frozen=True)

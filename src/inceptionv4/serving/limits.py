@@ -6,28 +6,28 @@ import sys
 from dataclasses import dataclass
 
 MAX_IMAGES = 64
-"""In one request."""
+"""Images in one request."""
 JSON_BYTES = 16 * 2**20
-"""Of one request, without what follows it as binary data."""
+"""Bytes of JSON in one request, without the binary data that follow it."""
 JSON_VALUES = 2**20
-"""Of one request, counted by its commas: while JSON is parsed nothing else of Python runs, and each value, of three
-bytes, may take a hundred in memory."""
+"""Values in the JSON of one request, counted by its commas. While JSON is parsed nothing else of Python runs, and each
+value, of three bytes, may take a hundred in memory."""
 CONNECTIONS = 1000
-"""At once. One more takes the place of the one that has been open longest without a request in hand."""
+"""Connections at once. One more replaces the one that has been open longest without a request."""
 SPARE_DESCRIPTORS = 512
-"""Of those that the process may have, not for connections: files, and what the event loop has accepted in its last few
-turns, `BACKLOG` in each, before it is seen that there are too many."""
+"""Descriptors kept for other things than connections: files, and what the event loop accepts in a few turns, `BACKLOG`
+in each, before it sees that there are too many."""
 BACKLOG = 128
 """Connections that the system keeps until they are accepted."""
 HEAD_SECONDS = 10.0
-"""In which the head of a request must have come."""
+"""Seconds in which the head of a request must arrive."""
 UPLOAD_SECONDS = 30.0
-"""In which its body must have come."""
+"""Seconds in which the body of a request must arrive."""
 WRITE_SECONDS = 30.0
-"""For which a response may make no way to a client that does not read it."""
+"""Seconds without progress after which a response to a client that does not read is given up."""
 PARTING_SECONDS = 1.0
-"""For which a connection without a request stays open when the server drains, and then until its client has seen that
-it is closed."""
+"""Seconds that a connection without a request stays open when the server drains, and then until its client has seen
+that it is closed."""
 BODIES_HELD = 16
 """Bodies of the largest size, or their worth in smaller ones, that are in memory at once."""
 
@@ -39,9 +39,9 @@ class Limits:
     queue: int = 256
     """Images that were accepted and are not answered yet."""
     timeout_seconds: float = 20.0
-    """From a request's last byte to its answer."""
+    """Seconds from a request's last byte to its answer."""
     upload_bytes: int = 32 * 2**20
-    """Of one request."""
+    """Bytes of the body of one request."""
 
     @property
     def images(self) -> int:
@@ -50,7 +50,7 @@ class Limits:
 
 
 def allow_connections() -> int:
-    """How many there may be: `CONNECTIONS`, or fewer if the system's hard limit says so: an eighth of it at least.
+    """Raise the limit of descriptors, and return how many connections it allows: `CONNECTIONS`, or what fits.
 
     The soft limit, often 1024, is raised to what is needed: beyond it nobody's connection could be accepted, a health
     check's neither.

@@ -22,12 +22,12 @@ from inceptionv4.serving.connection import Connection, Connections
 from inceptionv4.serving.limits import BACKLOG, allow_connections
 
 KEEP_ALIVE_SECONDS = 20
-"""For which a connection that has been answered waits for its next request."""
+"""Seconds that a connection waits for its next request."""
 TURNS = 8
-"""Of the event loop, in which connections that the system has made already are accepted before it stops listening: it
-would reset them."""
+"""Turns of the event loop in which connections that the system has already made are accepted before the server stops
+listening, which would reset them."""
 DRAIN_SECONDS = 5.0
-"""That draining may take beyond the time in which every request is answered or given up."""
+"""Seconds that draining may take beyond the time in which every request is answered or given up."""
 
 
 def bind(host: str, port: int) -> socket.socket:

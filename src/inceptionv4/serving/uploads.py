@@ -16,7 +16,7 @@ from inceptionv4.serving.limits import BODIES_HELD, UPLOAD_SECONDS
 ABOUT_TO_STOP = "the server is about to stop"
 """Why, while it drains, a request is refused."""
 LINGER_SECONDS = 1.0
-"""For which an answer that comes early waits for the other side to notice it."""
+"""Seconds that an early answer waits for the client to notice it."""
 
 
 class BodyLimiter:

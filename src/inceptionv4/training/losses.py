@@ -72,7 +72,7 @@ class Loss:
 
 
 def class_weights(samples: Samples, config: LossConfig, device: Device) -> Tensor | None:
-    """Of the loss, float32 `(classes,)`: `n / (K n_k)` for a class of `n_k` of all n images in K classes; or None.
+    """Weights of the classes, float32 `(classes,)`: `n / (K n_k)` for `n_k` of all n images in K classes; or None.
 
     An image counts one on average over the data, as scikit-learn's "balanced" has it. A class without images never
     occurs; its weight is 0.
@@ -129,7 +129,7 @@ class Teacher:
         """
         network, checkpoint = load_model(model)
         self.digest = digest_tensors(checkpoint.weights)
-        """By which a run that goes on knows its teacher again."""
+        """SHA-256 of the weights, by which a resumed run knows its teacher again."""
         if canonical(checkpoint.spec.classes) != canonical(classes):
             raise UsageError(
                 f"the teacher {model} answers in other classes than the data have; train a teacher on the same data"

@@ -47,7 +47,7 @@ def parameter_groups(network: nn.Module, weight_decay: float, layer_decay: float
 def _distance(name: str) -> int:
     """How many stages a parameter lies before the classifier."""
     room, stage, *_ = name.split(".")
-    return len(NAMES) - NAMES.index(stage) if room == "features" else 0
+    return len(STAGE_NAMES) - STAGE_NAMES.index(stage) if room == "features" else 0
 
 
 class RMSpropTF(torch.optim.Optimizer):
@@ -129,7 +129,7 @@ class ModelEma:
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
 
-NAMES = tuple(stage.name for stage in STAGES)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
 def frozen_stages(text: str | None) -> tuple[str, ...]:
@@ -143,22 +143,22 @@ def frozen_stages(text: str | None) -> tuple[str, ...]:
     first, _, last = text.partition("..")
     places = []
     for name in (first, last or first):
-        if name not in NAMES:
-            raise ConfigError(f"training.freeze names no stage with {name!r}; {did_you_mean(name, NAMES)}")
-        places.append(NAMES.index(name))
+        if name not in STAGE_NAMES:
+            raise ConfigError(f"training.freeze names no stage with {name!r}; {did_you_mean(name, STAGE_NAMES)}")
+        places.append(STAGE_NAMES.index(name))
     if places[0] > places[1]:
         raise ConfigError(f"training.freeze runs from the image to the classifier, got {text!r}")
-    return NAMES[places[0] : places[1] + 1]
+    return STAGE_NAMES[places[0] : places[1] + 1]
 
 
 def freeze(network: InceptionV4, stages: tuple[str, ...]) -> None:
-    """Take the stages out of the training, once and for all."""
+    """Exclude the stages from training, for good."""
     for stage in stages:
         network.features.get_submodule(stage).requires_grad_(False)
 
 
 def train_mode(network: InceptionV4, stages: tuple[str, ...]) -> None:
-    """Training mode but for the frozen stages, whose norms use what they have learnt."""
+    """Set training mode, except for frozen stages, whose norms keep their running statistics."""
     network.train()
     for stage in stages:
         network.features.get_submodule(stage).eval()

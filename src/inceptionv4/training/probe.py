@@ -25,7 +25,7 @@ from inceptionv4.training.schedule import image_size, peak_rate
 from inceptionv4.training.train_step import TrainStep
 
 HEADROOM = 0.9
-"""Of the memory that may be planned for."""
+"""Share of the memory that may be planned for."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Where samples are kept, one file a format; `data.index` chooses among them."""
+"""Formats of data sets, one file each; `data.detect` chooses among them."""

@@ -30,7 +30,7 @@ NUMBER = re.compile(rb"\s*\d{1,9}\s*")
 LONGEST_LABEL = 100
 """Bytes of a number and the blanks around it."""
 HIDDEN, NAMELESS, LONE = "hidden", "without an extension", "cls without an image"
-"""Of `Shard.left_out`, beside the names of fields."""
+"""Keys of `Shard.left_out`, beside the names of fields."""
 
 
 @dataclass(frozen=True)

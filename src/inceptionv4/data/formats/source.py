@@ -107,7 +107,7 @@ class Files(Protocol):
 
 
 Stamp = tuple[int, int]
-"""Of `runtime.files.stamp`."""
+"""Size and time of change of a file, as `runtime.files.stamp` gives them."""
 
 
 class LocalFiles:

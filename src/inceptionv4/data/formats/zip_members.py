@@ -90,7 +90,7 @@ def list_members(path: Path) -> Iterator[Member]:
 
 
 def _find_directory(tail: bytes, before: int) -> tuple[int, int, int]:
-    """Where the directory starts and stops, and by how much offsets are shifted; `before` is what precedes `tail`."""
+    """Start and stop of the directory, and by how much offsets are shifted; `before` is what precedes `tail`."""
     end = tail.rfind(b"PK\5\6")
     if end < 0 or len(tail) < end + END.size:
         raise ValueError("it has no directory at its end")

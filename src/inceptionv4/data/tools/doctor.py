@@ -270,7 +270,7 @@ def _look(content: bytes, name: str) -> _Image:
 
 
 def _has_frames(file: Image.Image) -> bool:
-    """Whether it is an animation; what is damaged behind the first picture does not count."""
+    """True if it is an animation; what is damaged behind the first picture does not count."""
     try:
         return bool(getattr(file, "n_frames", 1) > 1) and file.format != "MPO"
     except DAMAGE:
@@ -278,13 +278,13 @@ def _has_frames(file: Image.Image) -> bool:
 
 
 def is_blank(picture: Image.Image) -> bool:
-    """Whether a picture is nearly black or white throughout."""
+    """True if a picture is nearly black or white throughout."""
     counts = np.array(picture.convert("L").histogram())
     return bool(max(counts[: DIM + 1].sum(), counts[-DIM - 1 :].sum()) >= 0.99 * counts.sum())
 
 
 def cut_off(sizes: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Of pictures of `sizes`, `(n, 2)` px: the share of each that `evaluation_crop` leaves out."""
+    """Share of each picture that `evaluation_crop` leaves out, for `sizes` `(n, 2)` px."""
     side = math.floor(preprocessing.size / preprocessing.crop)
     match preprocessing.crop_mode:
         case "center":

@@ -25,7 +25,7 @@ class Model(Protocol):
     """A .om that is loaded."""
 
     name: str
-    """Of what runs it."""
+    """Name of the program that runs it."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Float32 logits of as many images as the model takes, contiguous and of its type."""
@@ -102,7 +102,7 @@ def find_chip() -> str | None:
 
 
 def can_run(metadata: ExportMetadata) -> bool:
-    """Whether the Ascend that a .om is compiled for is here, and something that runs it."""
+    """True if the Ascend that a .om is compiled for is here, and a program that runs it."""
     try:
         _find_runtime()
     except UsageError:

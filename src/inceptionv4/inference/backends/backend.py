@@ -43,7 +43,7 @@ class Backend(ABC):
     trials: tuple[RuntimeSpeed, ...] = ()
     """How each runtime did where a trial chose this one."""
     takes_floats = True
-    """Whether `infer` takes normalised floats, too; pixels it always takes."""
+    """True if `infer` takes normalised floats, too; it always takes pixels."""
     name = ""
     """What the user calls the model, for errors; empty: nobody named it."""
     advice = "its weights are damaged or from a training that diverged; take another checkpoint of it, or copy it again"
@@ -106,7 +106,7 @@ class GraphBackend(Backend):
 
     @property
     def precision(self) -> Precision:
-        """That of the file; a runtime that may compute in another says so."""
+        """Precision of the file; a runtime that may compute in another overrides this."""
         return self.metadata.precision
 
     @abstractmethod

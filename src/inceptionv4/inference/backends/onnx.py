@@ -87,7 +87,7 @@ def devices() -> tuple[str, ...]:
 
 
 def _accelerated(model: Path | bytes, device: torch.device) -> Any:
-    """Of a model that the processor could open."""
+    """A session on an accelerator, for a model that the processor could open."""
     reason = "its libraries do not load"
     try:
         session = _session(model, device)

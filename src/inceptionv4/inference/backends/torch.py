@@ -54,7 +54,7 @@ class TorchBackend(Backend):
 
     @property
     def num_features(self) -> int:
-        """Of what `embed` gives."""
+        """Length of the features that `embed` gives."""
         assert isinstance(self.network, InceptionV4)
         return self.network.num_features
 

@@ -124,7 +124,7 @@ def read_position(checkpoint: Checkpoint) -> Position:
 
 
 def restore(checkpoint: Checkpoint, train_step: TrainStep) -> None:
-    """Put a state into a new train_step, in its own layout and on its own device.
+    """Load a state into a new `TrainStep`, in its own layout and on its own device.
 
     Raises:
         CheckpointError: the state is of another network or optimizer.
